@@ -1,0 +1,375 @@
+"""Tables: one per run with a row per class and their mean, and an overview of all runs, from records alone.
+
+``write_tables`` puts a run's table into ``<results_dir>/tables`` as markdown, CSV and LaTeX, ``write_overview`` the
+means of all runs into ``overview.md``. Numbers are percent, with one decimal, or in full in CSV. A missing cell is
+``–``, never 0. The label of the mean says over how many classes it is where some have failed; a mean with ``*`` leaves
+out classes in which the metric is undefined, and a note below the table names them.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tabulate import tabulate
+
+from winclip_bench.records import Record, printable, read_all, write_atomically
+
+METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
+COLUMNS = ("objects", *METRICS)
+MISSING = "–"
+UNTRAINED = (
+    "A backbone with untrained weights shows that the harness works; its numbers say nothing about WinCLIP itself."
+)
+DEMO = "The demo dataset is generated; numbers on it say nothing about WinCLIP itself."
+
+_METHODS = {"winclip": ("WinCLIP", "WinCLIP+")}  # zero-shot, few-shot
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "–": "--", "·": r"\textperiodcentered{}", "[": "{[}", "]": "{]}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """Label and values of one row.
+
+    values      one per metric of METRICS, in 0–1; None where missing
+    incomplete  names of the metrics whose value leaves out classes; only in the row of the mean
+    """
+
+    label: str
+    values: tuple[float | None, ...]
+    incomplete: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One run: what it is, a row per class sorted by name, their mean, and what has to be said about them.
+
+    Text is as it came from the records; the writers escape it.
+    """
+
+    run_id: str
+    slug: str
+    heading: str
+    remarks: tuple[str, ...]
+    rows: tuple[Row, ...]
+    mean: Row
+    notes: tuple[str, ...]
+
+
+def table(
+    records: Sequence[Record], expected: Sequence[str] | None = None, reasons: Mapping[str, str] | None = None
+) -> Table:
+    """The table of one run.
+
+    records   finished categories, all of one run
+    expected  names of all categories that the run should have; by default what the records themselves say
+    reasons   category -> why it has no record
+
+    Raises ValueError for no records, records of several runs, or two of one category.
+    """
+    by_name = {record.category: record for record in records}
+    runs = {(record.dataset, record.run_id) for record in records}
+    if len(runs) != 1 or len(by_name) != len(records):
+        raise ValueError(f"a table needs the records of one run, each category once, not {sorted(runs)}")
+    names = sorted(by_name.keys() | set(_categories(records) if expected is None else expected))
+    failed = [name for name in names if name not in by_name]
+    rows = tuple(_class_row(name, by_name.get(name)) for name in names)
+    record = by_name[min(by_name)]
+    mean = _mean_row(_over("mean", len(by_name), len(names)), by_name.values())
+    return Table(
+        run_id=record.run_id,
+        slug=_slug(record),
+        heading=" · ".join(_identity(record)),
+        remarks=tuple(_remarks(record)),
+        rows=rows,
+        mean=mean,
+        notes=(
+            *(f"{name} has no record: {(reasons or {}).get(name, 'not finished')}" for name in failed),
+            *_undefined_notes(by_name, mean.incomplete),
+            *_warning_notes(by_name),
+        ),
+    )
+
+
+def to_markdown(content: Table) -> str:
+    """The table as GitHub's markdown: heading, remarks, table, notes."""
+    cells = [
+        [_markdown(row.label), *(_cell(row, index) + _mark(row, index) for index in range(len(METRICS)))]
+        for row in (*content.rows, content.mean)
+    ]
+    parts = [f"## {_markdown(content.heading)}", *map(_markdown, content.remarks), _grid(COLUMNS, cells, texts=1)]
+    if content.notes:
+        parts.append("\n".join(f"- {_markdown(note)}" for note in content.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(content: Table) -> str:
+    """The rows and the mean as CSV, percent in full; pandas reads it with ``na_values="–"``.
+
+    Labels that a spreadsheet would take for a formula begin with an apostrophe.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in (*content.rows, content.mean):
+        label = printable(row.label)
+        writer.writerow(
+            ["'" + label if label.startswith(("=", "+", "-", "@")) else label]
+            + [MISSING if value is None else repr(100 * value) for value in row.values]
+        )
+    return text.getvalue()
+
+
+def to_latex(content: Table) -> str:
+    """The table for a paper; needs the package booktabs and UTF-8 as input encoding."""
+
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join(cells) + r" \\"
+
+    def body(row: Row) -> str:
+        marks = ["$^{*}$" if _mark(row, index) else "" for index in range(len(METRICS))]
+        return line([_latex(row.label), *(_latex(_cell(row, index)) + mark for index, mark in enumerate(marks))])
+
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{_latex(' '.join((content.heading + '.', *content.remarks)))}}}",
+            rf"  \begin{{tabular}}{{l{'r' * len(METRICS)}}}",
+            r"    \toprule",
+            "    " + line(map(_latex, COLUMNS)),
+            r"    \midrule",
+            *(f"    {body(row)}" for row in content.rows),
+            r"    \midrule",
+            f"    {body(content.mean)}",
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            *(rf"  \par\footnotesize {_latex(note)}" for note in content.notes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def write_tables(
+    results_dir: Path,
+    records: Sequence[Record],
+    expected: Sequence[str] | None = None,
+    reasons: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Write a run's table as ``tables/<slug>-<run_id>.md``, ``.csv`` and ``.tex``; arguments as for ``table``.
+
+    Returns the three paths. Raises InputError if the file system refuses.
+    """
+    content = table(records, expected, reasons)
+    writers: dict[str, Callable[[Table], str]] = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
+    paths = []
+    for ending, render in writers.items():
+        paths.append(Path(results_dir) / "tables" / f"{content.slug}-{content.run_id}.{ending}")
+        write_atomically(paths[-1], render(content).encode())
+    return paths
+
+
+def overview(records: Iterable[Record]) -> str:
+    """Markdown with the means of many runs, one row each, sorted by dataset, method, backbone, k and seed."""
+    runs = [list(group) for _, group in groupby(sorted(records, key=_run_key), key=_run_key)]
+    if not runs:
+        return "## Overview\n\nNo finished categories yet.\n"
+    remarks: dict[str, None] = {}  # in the order of their first appearance
+    cells = []
+    for run in runs:
+        first = run[0]
+        config = first.config
+        remarks.update(dict.fromkeys(_remarks(first)))
+        total = len({record.category for record in run} | set(_categories(run)))
+        mean = _mean_row("", run)
+        cells.append(
+            [
+                *map(
+                    _markdown,
+                    (
+                        first.dataset,
+                        _method(first),
+                        _backbone(first),
+                        str(config["k_shot"]),
+                        str(config["seed"]) if config["k_shot"] else MISSING,
+                        config["prompts"]["name"],
+                        config["protocol"]["name"],
+                        _scales(first),
+                        config["runtime"]["precision"],
+                        _over("", len(run), total) or str(total),
+                    ),
+                ),
+                *(_cell(mean, index) + _mark(mean, index) for index in range(len(METRICS))),
+                first.run_id,
+            ]
+        )
+    head = ("dataset", "method", "backbone", "k", "seed", "prompts", "protocol", "scales", "precision", "classes")
+    parts = ["## Overview", _grid((*head, *METRICS, "run"), cells, texts=len(head))]
+    legend = [*remarks]
+    if any("\\*" in cell for row in cells for cell in row[len(head) : -1]):
+        legend.append("* leaves out classes in which the metric is undefined; the run's own table names them.")
+    if legend:
+        parts.append("\n".join(f"- {_markdown(line)}" for line in legend))
+    return "\n\n".join(parts) + "\n"
+
+
+def write_overview(results_dir: Path) -> tuple[Path, list[str]]:
+    """Make ``tables/overview.md`` anew from all records there. Returns its path and a sentence per broken record."""
+    records, broken = read_all(results_dir)
+    path = Path(results_dir) / "tables" / "overview.md"
+    write_atomically(path, overview(records).encode())
+    return path, broken
+
+
+def _categories(records: Iterable[Record]) -> list[str]:
+    """Names of the categories that the records' own configurations ask for; none where they ask for all there are."""
+    return [str(name) for record in records for name in record.config["dataset"].get("categories") or ()]
+
+
+def _class_row(name: str, record: Record | None) -> Row:
+    return Row(name, tuple(record.metrics.get(metric) if record else None for metric in METRICS))
+
+
+def _mean_row(label: str, records: Iterable[Record]) -> Row:
+    columns = list(zip(*(_class_row("", record).values for record in records), strict=True))
+    defined = [[value for value in column if value is not None] for column in columns]
+    return Row(
+        label,
+        tuple(fmean(values) if values else None for values in defined),
+        frozenset(
+            metric
+            for metric, values, column in zip(METRICS, defined, columns, strict=True)
+            if 0 < len(values) < len(column)
+        ),
+    )
+
+
+def _over(label: str, finished: int, total: int) -> str:
+    """The label, with how many classes of how many where that is not all; the empty label gives only that.
+
+    >>> _over("mean", 2, 3), _over("", 2, 3), _over("mean", 3, 3)
+    ('mean (2 of 3)', '2 of 3', 'mean')
+    """
+    if finished == total:
+        return label
+    return f"{label} ({finished} of {total})" if label else f"{finished} of {total}"
+
+
+def _undefined_notes(by_name: Mapping[str, Record], incomplete: frozenset[str]) -> list[str]:
+    """One sentence per reason and set of metrics, with all classes that it holds for."""
+    classes: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for name in sorted(by_name):
+        record = by_name[name]
+        metrics: dict[str, list[str]] = {}
+        for metric in METRICS:
+            if record.metrics.get(metric) is None:
+                metrics.setdefault(record.undefined.get(metric, "not in the record"), []).append(metric)
+        for reason, same in metrics.items():
+            classes.setdefault((tuple(same), reason), []).append(name)
+    notes = []
+    for (undefined, reason), names in classes.items():
+        mark = "* " if incomplete.intersection(undefined) else ""
+        notes.append(f"{mark}{', '.join(undefined)} undefined in {', '.join(names)}: {reason}")
+    return notes
+
+
+def _warning_notes(by_name: Mapping[str, Record]) -> list[str]:
+    classes: dict[str, list[str]] = {}
+    for name in sorted(by_name):
+        for warning in by_name[name].warnings:
+            classes.setdefault(warning, []).append(name)
+    return [f"{', '.join(names)}: {warning}" for warning, names in classes.items()]
+
+
+def _identity(record: Record) -> list[str]:
+    config = record.config
+    shots = [f"k = {config['k_shot']}"] + ([f"seed {config['seed']}"] if config["k_shot"] else [])
+    return [
+        record.dataset,
+        _method(record),
+        _backbone(record),
+        *shots,
+        f"prompts {config['prompts']['name']}",
+        f"protocol {config['protocol']['name']}",
+        f"scales {_scales(record)}",
+        config["runtime"]["precision"],
+        f"run {record.run_id}",
+    ]
+
+
+def _method(record: Record) -> str:
+    name = record.config["method"]["name"]
+    return _METHODS.get(name, (name, name))[record.config["k_shot"] > 0]
+
+
+def _backbone(record: Record) -> str:
+    backbone = record.config["backbone"]
+    return f"{backbone['name']} ({backbone['pretrained']})"
+
+
+def _scales(record: Record) -> str:
+    return ", ".join(map(str, record.config["scales"])) or MISSING
+
+
+def _remarks(record: Record) -> list[str]:
+    untrained = record.config["backbone"]["pretrained"] == "untrained"
+    demo = "demo" in (record.dataset, record.config["dataset"]["name"])
+    return [UNTRAINED] * untrained + [DEMO] * demo
+
+
+def _slug(record: Record) -> str:
+    """Readable beginning of the names of a run's tables; the run_id behind it makes them unique."""
+    config = record.config
+    shots = [f"k{config['k_shot']}"] + ([f"seed{config['seed']}"] if config["k_shot"] else [])
+    text = "-".join([record.dataset, config["method"]["name"], config["backbone"]["name"], *shots])
+    return re.sub(r"[^\w.+-]+", "_", text).lstrip(".-").encode()[:150].decode(errors="ignore")
+
+
+def _run_key(record: Record) -> tuple[Any, ...]:
+    config = record.config
+    names = (record.dataset, config["method"]["name"], config["backbone"]["name"])
+    return (*names, config["k_shot"], config["seed"], record.run_id)
+
+
+def _cell(row: Row, index: int) -> str:
+    value = row.values[index]
+    return MISSING if value is None else f"{100 * value:.1f}"
+
+
+def _mark(row: Row, index: int) -> str:
+    return r"\*" if METRICS[index] in row.incomplete else ""
+
+
+def _grid(head: Sequence[str], cells: Sequence[Sequence[str]], texts: int) -> str:
+    """A markdown table whose first ``texts`` columns are text and whose others are numbers."""
+    align = ["left"] * texts + ["right"] * (len(head) - texts)
+    return tabulate(cells, head, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def _markdown(text: str) -> str:
+    r"""Text that markdown shows as it is, on one line.
+
+    >>> _markdown("metal_nut <b>`|*")
+    'metal_nut &lt;b&gt;\\`\\|\\*'
+    """
+    text = re.sub(r"[\\`*|~\[\]]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", printable(text))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _latex(text: str) -> str:
+    r"""Text that LaTeX sets as it is.
+
+    >>> print(_latex("metal_nut 100%"))
+    metal\_nut 100\%
+    """
+    return "".join(_LATEX.get(character, character) for character in printable(text))
