@@ -1,0 +1,115 @@
+"""The method against the literal reference on features and maps, and its equations by hand."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.clip import literal
+from winclip_bench.clip.backbone import Backbone
+from winclip_bench.clip.windows import incidence
+from winclip_bench.methods import winclip
+
+Load = Callable[[str], Backbone]
+
+
+@pytest.mark.parametrize("k", [0, 4])
+@pytest.mark.parametrize("architecture", ["test-native", "test-quickgelu", "test-average", "test-layer-scale"])
+def test_scores_and_maps_agree_with_the_literal_reference(backbone_of: Load, architecture: str, k: int) -> None:
+    """From pixels to maps: packed encoder and products against single windows and loops."""
+    backbone = backbone_of(architecture)
+    scales, temperature = [2, 3], 0.05
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(2 + k, 3, backbone.image_size, backbone.image_size, generator=generator)
+    embeddings = backbone.encode_prompts(["a photo of a bottle.", "a bottle.", "a photo of a broken bottle."])
+    prototypes = winclip.prototypes(embeddings[:2], embeddings[2:], "mean_of_unit")
+
+    features = backbone.encode_images(pixels, scales)
+    references = None
+    if k:
+        references = winclip.References(
+            F.normalize(features.patches[2:].flatten(0, 1), dim=-1),
+            {side: features.windows[side][2:].flatten(0, 1) for side in scales},
+        )
+    queries = features[slice(0, 2)]
+    scores = winclip.score(
+        queries.image,
+        queries.windows,
+        queries.patches,
+        prototypes,
+        {side: incidence(backbone.grid, side) for side in scales},
+        temperature=temperature,
+        references=references,
+    )
+
+    slow = [literal.features(backbone.model.visual, image, backbone.grid, scales) for image in pixels]
+    for index in range(2):
+        expected_score, expected_map = literal.winclip(slow[index], slow[2:], prototypes, backbone.grid, temperature)
+        largest = None if scores.association_max is None else scores.association_max[index : index + 1]
+        actual = float(winclip.image_score(scores.text[index : index + 1], largest))
+        assert actual == pytest.approx(expected_score, abs=1e-5)
+        torch.testing.assert_close(scores.maps[index].reshape(expected_map.shape), expected_map, atol=1e-5, rtol=0)
+
+
+def test_prototypes_differ_in_whether_long_embeddings_count_more() -> None:
+    normal = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    anomalous = torch.tensor([[0.0, 1.0]])
+    unit = winclip.prototypes(normal, anomalous, "mean_of_unit")
+    raw = winclip.prototypes(normal, anomalous, "mean_of_raw")
+    torch.testing.assert_close(unit[0], torch.tensor([0.5, 0.5]).sqrt())
+    torch.testing.assert_close(raw[0], torch.tensor([0.1, 0.9]).sqrt())
+    assert torch.equal(unit[1], raw[1])
+
+
+def test_a_perfect_match_gives_zero_not_infinity() -> None:
+    features = F.normalize(torch.randn(1, 9, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    scores = winclip.association_scores(features, features[0])
+    assert scores.max() < 1e-6
+    spread = winclip.harmonic_aggregation(torch.zeros(1, 4), incidence(3, 2))
+    assert torch.equal(spread, torch.zeros(1, 9).nan_to_num()) or spread.max() < 1e-20
+    assert torch.isfinite(spread).all()
+
+
+def test_opposite_features_are_at_distance_one() -> None:
+    up = torch.tensor([[[0.0, 1.0]]])
+    torch.testing.assert_close(winclip.association_scores(up, -up[0]), torch.tensor([[1.0]]))
+    torch.testing.assert_close(winclip.association_scores(up, torch.tensor([[1.0, 0.0]])), torch.tensor([[0.5]]))
+
+
+def test_more_references_never_raise_a_score() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = F.normalize(torch.randn(2, 9, 8, generator=generator), dim=-1)
+    references = F.normalize(torch.randn(20, 8, generator=generator), dim=-1)
+    few, many = (winclip.association_scores(features, references[:count]) for count in (5, 20))
+    assert (many <= few).all()
+
+
+def test_image_only_map_is_the_image_score() -> None:
+    image = F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    prototypes = F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
+    scores = winclip.score(image, {}, torch.ones(2, 9, 4), prototypes, {}, temperature=1.0)
+    torch.testing.assert_close(scores.maps, scores.text[:, None].expand(-1, 9))
+
+
+def test_sum_is_twice_the_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = F.normalize(torch.randn(1, 8, generator=generator), dim=-1)
+    windows = {2: F.normalize(torch.randn(1, 4, 8, generator=generator), dim=-1)}
+    patches = torch.randn(1, 9, 4, generator=generator)
+    references = winclip.References(F.normalize(torch.randn(9, 4, generator=generator), dim=-1), {2: windows[2][0]})
+    prototypes = F.normalize(torch.randn(2, 8, generator=generator), dim=-1)
+    mean, total = (
+        winclip.score(
+            image, windows, patches, prototypes, {2: incidence(3, 2)}, temperature=1.0, references=references,
+            combination=combination,
+        )
+        for combination in ("mean", "sum")
+    )  # fmt: skip
+    torch.testing.assert_close(2 * mean.maps, total.maps)
+
+
+def test_tiles_of_one_image_share_a_score() -> None:
+    text, largest = torch.tensor([0.2, 0.4]), torch.tensor([0.1, 0.5])
+    assert float(winclip.image_score(text, None)) == pytest.approx(0.3)
+    assert float(winclip.image_score(text, largest)) == pytest.approx((0.3 + 0.5) / 2)
