@@ -1,0 +1,1 @@
+"""The configuration, as a package so that it can be read wherever the harness is installed."""
