@@ -15,6 +15,7 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from torch import Tensor, nn
 
 from winclip_bench.clip.encoder import Features, encode
+from winclip_bench.clip.text import encode_text
 from winclip_bench.clip.towers import Tower, take_apart
 from winclip_bench.errors import InputError
 
@@ -54,9 +55,9 @@ class Backbone:
                     f"of {self.grid}×{self.grid}"
                 )
 
-    def encode_images(self, pixels: Tensor, scales: Sequence[int]) -> Features:
-        """Features of normalised pixels [B, 3, S, S], on the model's device."""
-        return encode(self.tower, pixels.to(self.device), scales)
+    def encode_images(self, pixels: Tensor, scales: Sequence[int], full: bool = True) -> Features:
+        """Features of normalised pixels [B, 3, S, S], on the model's device; see `encode`."""
+        return encode(self.tower, pixels.to(self.device), scales, full)
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -73,7 +74,7 @@ class Backbone:
                     f"the prompt {prompt!r} is longer than the {context} tokens of {self.architecture}; "
                     "shorten the template, the state or the class name"
                 )
-        return torch.cat([self.model.encode_text(part.to(self.device)).float() for part in tokens.split(64)])
+        return torch.cat([encode_text(self.model, part.to(self.device)).float() for part in tokens.split(64)])
 
     @torch.inference_mode()
     def normalise_patches(self, patches: Tensor) -> Tensor:

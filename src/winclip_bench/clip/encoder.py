@@ -49,111 +49,102 @@ class Group:
 
     tokens   [count, length] which of an image's grid tokens (0 is the class token) each sequence consists of
     rotary   [count, 1, length-1, 2 · head size] rotations of its patches, or None
+    whole    whether every token's output is wanted, or just what pooling reads
     """
 
-    def __init__(self, patches: Tensor, rotary: Tensor | None) -> None:
+    def __init__(self, patches: Tensor, rotary: Tensor | None, whole: bool) -> None:
         self.count = len(patches)
         self.length = patches.shape[1] + 1
         self.tokens = torch.cat([patches.new_zeros(self.count, 1), patches + 1], 1)
         self.rotary = None if rotary is None else rotary[patches][:, None]
+        self.whole = whole
 
 
 @torch.inference_mode()
-def encode(tower: Tower, pixels: Tensor, scales: Sequence[int]) -> Features:
-    """Image, window and patch features of a batch.
+def encode(tower: Tower, pixels: Tensor, scales: Sequence[int], full: bool = True) -> Features:
+    """Image, window and patch features of a batch, in float32 whatever the tower computes in.
 
-    pixels [B, 3, S, S], normalised; scales are window sides in patches, each from 1 to the grid.
+    pixels [B, 3, S, S], normalised; scales are window sides in patches, each from 1 to the grid. Without `full`,
+    image and patches are not computed and come back empty.
     """
-    sides = list(scales)
-    everything = torch.arange(tower.grid**2, device=pixels.device)[None]
-    groups = [
-        Group(everything, tower.rotary),
-        *(Group(window_patches(tower.grid, side).to(pixels.device), tower.rotary) for side in sides),
-    ]
-    grid_tokens = tower.embed(pixels)
+    sides, batch = list(scales), len(pixels)
+    everything = torch.arange(tower.grid**2)[None]
+    groups = [Group(everything.to(pixels.device), tower.rotary, whole=True)] if full else []
+    groups += [Group(window_patches(tower.grid, side).to(pixels.device), tower.rotary, whole=False) for side in sides]
+    grid_tokens = tower.embed(pixels).to(tower.dtype)
     *early, last = tower.blocks
 
+    rows = torch.cat([grid_tokens[:, group.tokens].reshape(-1, tower.width) for group in groups])
     if early:
-        rows = _first_block(early[0], groups, grid_tokens, tower.rotate_half)
-        for block in early[1:]:
-            rows = _block(block, groups, rows, len(pixels), tower.rotate_half)
-    else:
-        rows = _pack([grid_tokens[:, group.tokens] for group in groups])
+        rows = early[0].finish(rows, _attention_on_grid(early[0], groups, grid_tokens, tower.rotate_half))
+    for block in early[1:]:
+        rows = block.finish(rows, _attention_on_rows(block, groups, rows, batch, tower.rotate_half))
+    outputs = _last_block(last, groups, rows, batch, tower)
 
-    outputs = _last_block(last, groups, rows, len(pixels), tower)
-    image, *windows = (
-        F.normalize(tower.pool(output).float(), dim=-1).reshape(len(pixels), group.count, -1)
+    pooled = [
+        F.normalize(tower.pool(output.float()), dim=-1).reshape(batch, group.count, -1)
         for output, group in zip(outputs, groups, strict=True)
-    )
-    return Features(
-        image=image[:, 0],
-        windows=dict(zip(sides, windows, strict=True)),
-        patches=outputs[0][:, 1:].float(),
-    )
+    ]
+    windows = dict(zip(sides, pooled[1:] if full else pooled, strict=True))
+    if full:
+        return Features(image=pooled[0][:, 0], windows=windows, patches=outputs[0][:, 1:].float())
+    return Features(image=pixels.new_empty(batch, 0), windows=windows, patches=pixels.new_empty(batch, 0, tower.width))
 
 
-def _pack(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors [..., width] as the rows of one matrix, part after part."""
-    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
-
-
-def _unpack(rows: Tensor, groups: Sequence[Group], batch: int) -> list[Tensor]:
+def _sequences(rows: Tensor, groups: Sequence[Group], batch: int) -> list[Tensor]:
     """The rows of each group as sequences [B · count, length, columns]."""
     parts = rows.split([batch * group.count * group.length for group in groups])
     return [part.reshape(batch * group.count, group.length, -1) for part, group in zip(parts, groups, strict=True)]
 
 
-def _first_block(block: Block, groups: Sequence[Group], grid_tokens: Tensor, rotate_half: bool) -> Tensor:
-    """The first block, whose norm and projections are computed on the grid and gathered."""
-    qkv = F.linear(block.norm(grid_tokens), block.qkv_weight, block.qkv_bias)
-    attended = [
-        _attention(block, group, qkv[:, group.tokens].flatten(0, 1), rotate_half).flatten(0, 1) for group in groups
-    ]
-    rows = _pack([grid_tokens[:, group.tokens] for group in groups]) + block.project(torch.cat(attended))
-    return rows + block.mlp(rows)
+def _attention_on_grid(block: Block, groups: Sequence[Group], grid_tokens: Tensor, rotate_half: bool) -> Tensor:
+    """Attention of the first block, whose norm and projections are computed on the grid once and gathered."""
+    qkv = block.qkv(block.norm(grid_tokens).flatten(0, 1)).unflatten(0, grid_tokens.shape[:2])
+    return torch.cat([_attention(block, group, qkv[:, group.tokens].flatten(0, 1), rotate_half) for group in groups])
 
 
-def _block(block: Block, groups: Sequence[Group], rows: Tensor, batch: int, rotate_half: bool) -> Tensor:
-    qkv = F.linear(block.norm(rows), block.qkv_weight, block.qkv_bias)
-    attended = [
-        _attention(block, group, part, rotate_half).flatten(0, 1)
-        for group, part in zip(groups, _unpack(qkv, groups, batch), strict=True)
-    ]
-    rows = rows + block.project(torch.cat(attended))
-    return rows + block.mlp(rows)
+def _attention_on_rows(block: Block, groups: Sequence[Group], rows: Tensor, batch: int, rotate_half: bool) -> Tensor:
+    """Attention of any other block: [R, width] -> [R, A]."""
+    sequences = _sequences(block.qkv(block.norm(rows)), groups, batch)
+    return torch.cat(
+        [_attention(block, group, part, rotate_half) for group, part in zip(groups, sequences, strict=True)]
+    )
 
 
 def _last_block(block: Block, groups: Sequence[Group], rows: Tensor, batch: int, tower: Tower) -> list[Tensor]:
-    """The last block's output per group: all tokens of the image, and of each window what pooling reads.
-
-    A window's class token needs the keys and values of all its tokens, but only its own query, projection
-    and MLP.
-    """
+    """The last block's output of each group: of every token, or where that is all that pooling reads, of the class
+    token alone, which needs the keys and values of all tokens but only its own query, projection and MLP."""
     if not tower.class_token_pooling:
-        return _unpack(_block(block, groups, rows, batch, tower.rotate_half), groups, batch)
+        rows = block.finish(rows, _attention_on_rows(block, groups, rows, batch, tower.rotate_half))
+        return _sequences(rows, groups, batch)
 
-    full, windows = groups[:1], groups[1:]
-    full_rows = rows[: batch * full[0].length]
-    outputs = _unpack(_block(block, full, full_rows, batch, tower.rotate_half), full, batch)
-    if not windows:
-        return outputs
+    whole = [group for group in groups if group.whole]
+    windows = [group for group in groups if not group.whole]
+    count = batch * sum(group.count * group.length for group in whole)
+    whole_rows, rows = rows[:count], rows[count:]
+    outputs: list[Tensor] = []
+    if whole:
+        attended = _attention_on_rows(block, whole, whole_rows, batch, tower.rotate_half)
+        outputs += _sequences(block.finish(whole_rows, attended), whole, batch)
+    if windows:
+        normed = block.norm(rows)
+        key_values = _sequences(block.key_value(normed), windows, batch)
+        queries = block.query(_class_tokens(normed, windows, batch))
+        sizes = [batch * group.count for group in windows]
+        attended = torch.cat(
+            [
+                _class_attention(block, group, query, key_value, tower.rotate_half)
+                for group, query, key_value in zip(windows, queries.split(sizes), key_values, strict=True)
+            ]
+        )
+        finished = block.finish(_class_tokens(rows, windows, batch), attended)
+        outputs += [part[:, None] for part in finished.split(sizes)]
+    return outputs
 
-    window_rows = rows[len(full_rows) :]
-    normed = block.norm(window_rows)
-    size = len(block.qkv_weight) // 3
-    query_bias, key_value_bias = (None, None) if block.qkv_bias is None else block.qkv_bias.split([size, 2 * size])
-    key_value = _unpack(F.linear(normed, block.qkv_weight[size:], key_value_bias), windows, batch)
-    class_normed = [part[:, 0] for part in _unpack(normed, windows, batch)]
-    query = F.linear(torch.cat(class_normed), block.qkv_weight[:size], query_bias)
-    queries = query.split([len(part) for part in class_normed])
-    attended = [
-        _class_attention(block, group, query, part, tower.rotate_half)
-        for group, query, part in zip(windows, queries, key_value, strict=True)
-    ]
-    class_rows = torch.cat([part[:, 0] for part in _unpack(window_rows, windows, batch)])
-    class_rows = class_rows + block.project(torch.cat(attended))
-    class_rows = class_rows + block.mlp(class_rows)
-    return outputs + [part[:, None] for part in class_rows.split([len(query) for query in queries])]
+
+def _class_tokens(rows: Tensor, groups: Sequence[Group], batch: int) -> Tensor:
+    """The rows [sum of B · count, width] of the class tokens."""
+    return torch.cat([part[:, 0] for part in _sequences(rows, groups, batch)])
 
 
 def _heads(block: Block, part: Tensor) -> Tensor:
@@ -162,15 +153,15 @@ def _heads(block: Block, part: Tensor) -> Tensor:
 
 
 def _attention(block: Block, group: Group, qkv: Tensor, rotate_half: bool) -> Tensor:
-    """Self-attention within each sequence: [N, L, 3·A] -> [N, L, A]."""
+    """Self-attention within each sequence: [N, L, 3·A] -> [N·L, A]."""
     query, key, value = (_heads(block, part) for part in qkv.chunk(3, -1))
     query = _rotate(block.query_norm(query), group, rotate_half)
     key = _rotate(block.key_norm(key), group, rotate_half)
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _class_attention(block: Block, group: Group, query: Tensor, key_value: Tensor, rotate_half: bool) -> Tensor:
-    """Attention of the class token alone: [N, A] and [N, L, 2·A] -> [N, A]. It has no position to rotate."""
+    """Attention of the class token alone, which has no position to rotate: [N, A] and [N, L, 2·A] -> [N, A]."""
     key, value = (_heads(block, part) for part in key_value.chunk(2, -1))
     key = _rotate(block.key_norm(key), group, rotate_half)
     query = block.query_norm(_heads(block, query[:, None]))
