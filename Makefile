@@ -18,8 +18,9 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+# Two processes of one thread each: the tests are many and small.
 unit: $(INSTALLED)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # Exactly the tested versions; `pip install .` alone takes the ranges of pyproject.toml.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -182,7 +182,6 @@ def test_nothing_is_started_where_no_mirror_is_wanted(
     run: tuple[list[Record], Table, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tracking, "_in_child", lambda payload: pytest.fail("started"))
-    assert tracking.track(*run, tracker="none") is None
     assert tracking.track(*run, mode="disabled") is None
     assert tracking.track([], run[1], run[2]) is None
     monkeypatch.setenv("WANDB_MODE", "disabled")

@@ -4,6 +4,7 @@ Only this module sees Hydra. A job never raises for bad input: it reports and th
 for all of them with one exit code.
 """
 
+import io
 import logging
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from winclip_bench import config
-from winclip_bench.errors import InputError
+from winclip_bench.errors import InputError, printable
 
 _exit_codes: list[int] = []
 _scratch = tempfile.TemporaryDirectory(prefix="winclip-bench-")  # Hydra insists on writing multirun.yaml somewhere
@@ -29,12 +30,15 @@ def _job(cfg: DictConfig) -> None:
     try:
         _exit_codes.append(run(config.resolve(cfg)))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         _exit_codes.append(1)
 
 
 def main() -> int:
     """Run `winclip-bench`; returns the exit code: 0 only if every category of every job finished."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show "–" is no reason to fail
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
     _exit_codes.clear()
     try:

@@ -3,6 +3,7 @@
 YAML under conf/ fills it in; Hydra checks each value against it when a job is composed, before any job starts.
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -96,6 +97,7 @@ class Precision(StrEnum):
     """Arithmetic of the encoder."""
 
     fp32 = "fp32"
+    bf16 = "bf16"
 
 
 class TrackerName(StrEnum):
@@ -183,7 +185,7 @@ class RuntimeConfig:
 
     device: Device = Device.auto
     precision: Precision = Precision.fp32
-    batch_size: int = 4
+    batch_size: int = 1
     workers: int = 2
     cache_dir: str = MISSING
 
@@ -252,8 +254,8 @@ def _check(config: Config) -> None:
         "protocol.tile_stride": config.protocol.tile_stride,
     }
     for setting, value in positive.items():
-        if not value > 0:
-            raise InputError(f"{setting}={value} must be greater than 0")
+        if not 0 < value < math.inf:
+            raise InputError(f"{setting}={value} must be a number greater than 0")
     if config.protocol.tile_stride > 1:
         raise InputError(
             f"protocol.tile_stride={config.protocol.tile_stride} would leave gaps between tiles; use at most 1"
@@ -262,10 +264,10 @@ def _check(config: Config) -> None:
         raise InputError(f"k_shot={config.k_shot} must be 0 (zero-shot) or the number of reference images")
     if any(scale < 1 for scale in config.scales):
         raise InputError(f"scales={config.scales} must be window sides in patches, each at least 1")
-    for setting, prompts, mark in (
-        ("normal_states", config.prompts.normal_states, "[c]"),
-        ("anomalous_states", config.prompts.anomalous_states, "[c]"),
-        ("templates", config.prompts.templates, "[s]"),
+    for setting, prompts, mark, other in (
+        ("normal_states", config.prompts.normal_states, "[c]", "[s]"),
+        ("anomalous_states", config.prompts.anomalous_states, "[c]", "[s]"),
+        ("templates", config.prompts.templates, "[s]", "[c]"),
     ):
-        if not prompts or any(mark not in prompt for prompt in prompts):
-            raise InputError(f"prompts.{setting} needs at least one entry, each with {mark} in it")
+        if not prompts or any(mark not in prompt or other in prompt for prompt in prompts):
+            raise InputError(f"prompts.{setting} needs at least one entry, each with {mark} and without {other} in it")

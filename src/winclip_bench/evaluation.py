@@ -1,23 +1,19 @@
 """One category: references, features, scores and maps, metrics, record."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from winclip_bench.clip.backbone import Backbone
-from winclip_bench.clip.encoder import Features
 from winclip_bench.clip.prompts import compose
-from winclip_bench.clip.tiles import Tiles, cut, resize_mask, stitch
+from winclip_bench.clip.tiles import resize_mask, stitch
 from winclip_bench.clip.windows import incidence
 from winclip_bench.config import Config, PatchFeatures, ReferenceDraw, as_dict
 from winclip_bench.data import (
@@ -29,14 +25,16 @@ from winclip_bench.data import (
     draw_references,
     file_sha256,
     prefetch,
-    read_image,
     read_mask,
     read_reference_file,
 )
+from winclip_bench.encoding import Encoder, ImageFile, windows_kind
 from winclip_bench.errors import InputError
+from winclip_bench.features import Geometry
 from winclip_bench.methods import winclip
 from winclip_bench.metrics import PIXEL_METRICS, Measured, pixel_metrics, sample_metrics
 from winclip_bench.records import Record, Score
+from winclip_bench.similarities import Similarities
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,6 @@ class Reference:
 class Evaluation:
     """What is the same for all categories of a run.
 
-    backbone   a function, because a run that finds everything finished loads no model
     listed     the references where a file names them, instead of a draw
     """
 
@@ -61,67 +58,64 @@ class Evaluation:
     dataset: str
     digests: Digests
     class_names: Mapping[str, str]
-    backbone: Callable[[], Backbone]
+    encoder: Encoder
+    similarities: Similarities
     provenance: Mapping[str, Any]
     listed: list[Reference] | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """A record and the files that lie beside it."""
+    """A record and the files that lie beside it; `encoded` images were not in the store."""
 
     record: Record
     scores: list[Score]
     maps: dict[str, NDArray[np.float32]] | None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An image's features, its T tiles as the batch, and where the tiles lie in the resized image."""
-
-    features: Features
-    corners: tuple[tuple[int, int], ...]
-    size: tuple[int, int]
-    original_size: tuple[int, int]
+    encoded: int
 
 
 def evaluate(run: Evaluation, category: Category) -> Result:
     """Score every test image of a category and measure. Raises InputError naming what is wrong with it."""
     check_category(category)
-    config = run.config
+    config, protocol = run.config, run.config.protocol
     timing: dict[str, float] = {}
     references = choose_references(run, category)
-    backbone = run.backbone()
-    backbone.check_scales(config.scales)
+    gallery = [ImageFile(reference.image, reference.sha256) for reference in references]
+    images = [ImageFile(sample.image, run.digests.files[sample.image]) for sample in category.test]
 
     with _timed(timing, "encode"):
-        text_prototypes = encode_text(backbone, run.class_names[category.name], config)
-        images = [sample.image for sample in category.test]
-        encoded = dict(
-            encode_images(backbone, [*(reference.image for reference in references), *images], config, category.name)
+        text_prototypes = encode_text(run.encoder, run.class_names[category.name], config)
+        encoded = run.encoder.images(
+            [*gallery, *images],
+            config.scales,
+            batch_size=config.runtime.batch_size,
+            workers=config.runtime.workers,
+            label=category.name,
         )
     with _timed(timing, "score"):
-        gallery = reference_features(backbone, [encoded[reference.image].features for reference in references], config)
-        scored = [score_image(backbone, encoded[image], text_prototypes, gallery, config) for image in images]
-        _refuse_non_finite(category.test, scored)
+        geometries = [run.encoder.geometry(image) for image in images]
+        grid = run.encoder.grid(images[0])
+        scores = score_tiles(run, images, gallery, text_prototypes, grid)
+        image_scores, maps = join_tiles(scores, geometries, grid, run.encoder.image_size)
+        _refuse_non_finite(category.test, image_scores, maps)
     with _timed(timing, "metrics"):
-        image_scores = [image_score for image_score, _ in scored]
-        maps = [anomaly_map for _, anomaly_map in scored]
         samples = sample_metrics(np.array(image_scores), np.array([sample.label for sample in category.test]))
-        pixels = measure_pixels(category, maps, [encoded[image].original_size for image in images], config)
+        sizes = [geometry.original_size for geometry in geometries]
+        pixels = measure_pixels(category, maps, sizes, protocol.mask_resize.value, config.runtime.workers)
+    run.encoder.forget()
 
     return Result(
         record=Record(
             run_id=run.run_id,
             dataset=run.dataset,
             category=category.name,
-            config=as_dict(config),
+            config=_config(run),
             metrics={**pixels.values, **samples.values},
             undefined={**pixels.undefined, **samples.undefined},
-            warnings=_warnings(category),
+            warnings=_warnings(category, pixels),
             counts={
                 **_counts(category),
-                "tiles": sum(len(encoded[image].corners) for image in images),
+                "tiles": sum(len(geometry.corners) for geometry in geometries),
                 **pixels.counts,
             },
             references=[{"path": reference.path, "sha256": reference.sha256} for reference in references],
@@ -135,6 +129,7 @@ def evaluate(run: Evaluation, category: Category) -> Result:
         maps={sample.key: scored_map for sample, scored_map in zip(category.test, maps, strict=True)}
         if config.save_maps
         else None,
+        encoded=encoded,
     )
 
 
@@ -170,121 +165,77 @@ def choose_references(run: Evaluation, category: Category) -> list[Reference]:
 
 def listed_references(file: Path, k: int, category: Category) -> list[Reference]:
     """The first k images that a reference file names. Raises InputError where it names fewer."""
-    images = read_reference_file(file, category)
+    images = list(dict.fromkeys(image.resolve() for image in read_reference_file(file, category)))
     if not 0 < k <= len(images):
         raise InputError(
             f"references.file={file} names {len(images)} images; set k_shot={k} to one of 1 to {len(images)}"
         )
-    keys = {sample.image: sample.key for sample in category.train}
+    keys = {sample.image.resolve(): sample.key for sample in category.train}
     return [Reference(image, keys.get(image, image.as_posix()), file_sha256(image)) for image in images[:k]]
 
 
-def encode_text(backbone: Backbone, class_name: str, config: Config) -> Tensor:
+def encode_text(encoder: Encoder, class_name: str, config: Config) -> Tensor:
     """The two text prototypes [2, E] of a class, normal first."""
-    sides = [
+    normal, anomalous = (
         compose(class_name, states, config.prompts.templates)
         for states in (config.prompts.normal_states, config.prompts.anomalous_states)
-    ]
-    embeddings = backbone.encode_prompts(sides[0] + sides[1])
+    )
+    embeddings = encoder.prompts(normal + anomalous)
     return winclip.prototypes(
-        embeddings[: len(sides[0])], embeddings[len(sides[0]) :], config.protocol.text_prototype.value
+        embeddings[: len(normal)], embeddings[len(normal) :], config.protocol.text_prototype.value
     )
-
-
-def encode_images(
-    backbone: Backbone, images: Sequence[Path], config: Config, category: str
-) -> Iterator[tuple[Path, Encoded]]:
-    """Features of every image, decoded in the background while the model works on the ones before."""
-    protocol = config.protocol
-
-    def load(path: Path) -> tuple[Path, Tiles, tuple[int, int]]:
-        image = read_image(path)
-        tiles = cut(
-            image,
-            backbone.image_size,
-            backbone.mean,
-            backbone.std,
-            non_square=protocol.non_square.value,
-            stride=protocol.tile_stride,
-            resize=protocol.resize.value,
-        )
-        return path, tiles, image.size
-
-    unique = list(dict.fromkeys(images))
-    loaded = prefetch(unique, load, workers=config.runtime.workers, ahead=4 * config.runtime.batch_size)
-    with tqdm(total=len(unique), desc=category, unit="image", leave=False, disable=None) as progress:
-        for batch in _batches(loaded, config.runtime.batch_size):
-            features = backbone.encode_images(torch.cat([tiles.pixels for _, tiles, _ in batch]), config.scales)
-            start = 0
-            for path, tiles, original_size in batch:
-                part = features[start : start + len(tiles.pixels)].to("cpu")
-                start += len(tiles.pixels)
-                yield path, Encoded(part, tiles.corners, tiles.size, original_size)
-                progress.update()
-
-
-def _batches(
-    loaded: Iterable[tuple[Path, Tiles, tuple[int, int]]], batch_size: int
-) -> Iterator[list[tuple[Path, Tiles, tuple[int, int]]]]:
-    """Images together until they have at least `batch_size` tiles."""
-    batch: list[tuple[Path, Tiles, tuple[int, int]]] = []
-    for item in loaded:
-        batch.append(item)
-        if sum(len(tiles.pixels) for _, tiles, _ in batch) >= batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def reference_features(backbone: Backbone, features: Sequence[Features], config: Config) -> winclip.References | None:
-    """The features of all references as one gallery; None without references."""
-    if not features:
-        return None
-    patches = torch.cat([part.patches.flatten(0, 1) for part in features]).to(backbone.device)
-    return winclip.References(
-        patches=F.normalize(_patch_features(backbone, patches, config), dim=-1),
-        windows={
-            side: torch.cat([part.windows[side].flatten(0, 1) for part in features]).to(backbone.device)
-            for side in config.scales
-        },
-    )
-
-
-def _patch_features(backbone: Backbone, patches: Tensor, config: Config) -> Tensor:
-    after = config.protocol.patch_features is PatchFeatures.after_ln_post
-    return backbone.normalise_patches(patches) if after else patches
 
 
 @torch.inference_mode()
-def score_image(
-    backbone: Backbone,
-    encoded: Encoded,
+def score_tiles(
+    run: Evaluation,
+    images: Sequence[ImageFile],
+    gallery: Sequence[ImageFile],
     text_prototypes: Tensor,
-    gallery: winclip.References | None,
-    config: Config,
-) -> tuple[float, NDArray[np.float32]]:
-    """Image score and anomaly map [H, W] of one image from its tiles."""
-    features = encoded.features.to(backbone.device)
-    scores = winclip.score(
-        features.image,
-        features.windows,
-        _patch_features(backbone, features.patches, config),
+    grid: int,
+) -> winclip.Scores:
+    """Scores of all tiles of some images, in float32 on the CPU, whatever device has encoded them."""
+    config, encoder = run.config, run.encoder
+    similarity = None
+    if gallery:
+        norm = config.protocol.patch_features is PatchFeatures.after_ln_post
+        similarity = winclip.Similarity(
+            run.similarities.to_nearest(images, gallery, "patches", norm),
+            {side: run.similarities.to_nearest(images, gallery, windows_kind(side)) for side in config.scales},
+        )
+    return winclip.score(
+        encoder.features(images, "image"),
+        {side: encoder.features(images, windows_kind(side)) for side in config.scales},
         text_prototypes,
-        {side: incidence(backbone.grid, side).to(backbone.device) for side in config.scales},
+        {side: incidence(grid, side) for side in config.scales},
+        grid=grid,
         temperature=config.protocol.temperature,
-        references=gallery,
+        similarity=similarity,
         combination=config.protocol.map_combination.value,
     )
-    tiles = winclip.upsample(scores.maps, backbone.grid, backbone.image_size)
-    return (
-        float(winclip.image_score(scores.text, scores.association_max)),
-        stitch(tiles, encoded.corners, encoded.size).cpu().numpy(),
-    )
+
+
+def join_tiles(
+    scores: winclip.Scores, geometries: Sequence[Geometry], grid: int, side: int
+) -> tuple[list[float], list[NDArray[np.float32]]]:
+    """Image scores and anomaly maps [H, W] of images from the scores of their tiles, one after the other."""
+    image_scores, maps, start = [], [], 0
+    for geometry in geometries:
+        tiles = slice(start, start + len(geometry.corners))
+        start = tiles.stop
+        largest = None if scores.association_max is None else scores.association_max[tiles]
+        image_scores.append(float(winclip.image_score(scores.text[tiles], largest)))
+        upsampled = winclip.upsample(scores.maps[tiles], grid, side)
+        maps.append(stitch(upsampled, geometry.corners, geometry.size).numpy())
+    return image_scores, maps
 
 
 def measure_pixels(
-    category: Category, maps: Sequence[NDArray[np.float32]], sizes: Sequence[tuple[int, int]], config: Config
+    category: Category,
+    maps: Sequence[NDArray[np.float32]],
+    sizes: Sequence[tuple[int, int]],
+    mask_resize: Literal["nearest", "bilinear"],
+    workers: int,
 ) -> Measured:
     """Pixel metrics at the size of the maps; all undefined for a category without masks.
 
@@ -292,17 +243,21 @@ def measure_pixels(
     """
     if not category.has_masks:
         return Measured(dict.fromkeys(PIXEL_METRICS), dict.fromkeys(PIXEL_METRICS, "the category has no masks"))
-    masks = [
-        np.zeros(anomaly_map.shape, bool)
-        if sample.mask is None
-        else resize_mask(read_mask(sample.mask, size), anomaly_map.shape, config.protocol.mask_resize.value)
-        for sample, anomaly_map, size in zip(category.test, maps, sizes, strict=True)
-    ]
-    return pixel_metrics(maps, masks)
+
+    def load(case: tuple[Sample, NDArray[np.float32], tuple[int, int]]) -> NDArray[np.bool_]:
+        sample, anomaly_map, size = case
+        if sample.mask is None:
+            return np.zeros(anomaly_map.shape, bool)
+        return resize_mask(read_mask(sample.mask, size), anomaly_map.shape, mask_resize)
+
+    cases = zip(category.test, maps, sizes, strict=True)
+    return pixel_metrics(maps, list(prefetch(cases, load, workers=workers, ahead=4 * workers)))
 
 
-def _refuse_non_finite(samples: Sequence[Sample], scored: Sequence[tuple[float, NDArray[np.float32]]]) -> None:
-    for sample, (image_score, anomaly_map) in zip(samples, scored, strict=True):
+def _refuse_non_finite(
+    samples: Sequence[Sample], image_scores: Sequence[float], maps: Sequence[NDArray[np.float32]]
+) -> None:
+    for sample, image_score, anomaly_map in zip(samples, image_scores, maps, strict=True):
         if not (np.isfinite(image_score) and np.isfinite(anomaly_map).all()):
             raise InputError(
                 f"the scores of {sample.image} are not finite; check that image, the weights and runtime.precision"
@@ -320,12 +275,27 @@ def _counts(category: Category) -> dict[str, Any]:
     }
 
 
-def _warnings(category: Category) -> list[str]:
-    labels = {sample.label for sample in category.test}
-    if len(labels) == 2:
-        return []
-    kind, missing = ("normal", "anomalous") if labels == {0} else ("anomalous", "normal")
-    return [f"all test images are {kind}, so metrics that compare them with {missing} ones are undefined; add some"]
+def _config(run: Evaluation) -> dict[str, Any]:
+    """The resolved configuration, with the names of all categories that the run is over."""
+    content = as_dict(run.config)
+    content["dataset"]["categories"] = sorted(run.class_names)
+    return content
+
+
+def _warnings(category: Category, pixels: Measured) -> list[str]:
+    warnings = []
+    anomalous = sum(sample.label for sample in category.test)
+    if anomalous in (0, len(category.test)):
+        kind, missing = ("normal", "anomalous") if anomalous == 0 else ("anomalous", "normal")
+        warnings.append(
+            f"all test images are {kind}, so metrics that compare them with {missing} ones are undefined; add some"
+        )
+    without_regions = anomalous - pixels.counts.get("images_with_regions", anomalous)
+    if without_regions:
+        warnings.append(
+            f"{without_regions} anomalous test images have an empty mask; they count for image metrics, not for regions"
+        )
+    return warnings
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from winclip_bench.errors import InputError
+from winclip_bench.errors import InputError, printable
 
 SCHEMA = 1
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -148,15 +148,6 @@ def safe_name(name: str, what: str) -> str:
             "without '/' and other than '.' and '..'"
         )
     return name
-
-
-def printable(text: str) -> str:
-    """Text from elsewhere on one line that a terminal only shows: everything unprintable as its escape.
-
-    >>> print(printable("a\\x1b[31mb\\nc"))
-    a\\x1b[31mb\\nc
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def check_writable(results_dir: Path) -> None:

@@ -6,7 +6,7 @@ and what is finished stays finished.
 
 import sys
 import traceback
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,25 @@ from tqdm import tqdm
 
 from winclip_bench import records
 from winclip_bench.clip.backbone import Backbone, Weights, find_weights, load_backbone
-from winclip_bench.config import ClassName, Config, Device, Layout, TrackerName
+from winclip_bench.config import ClassName, Config, Device, Layout, Precision, TrackerName
 from winclip_bench.data import Category, Dataset, content_digests, open_dataset
 from winclip_bench.data.demo import write_demo
-from winclip_bench.errors import InputError
-from winclip_bench.evaluation import Evaluation, Reference, evaluate, listed_references
+from winclip_bench.encoding import Encoder, Preprocessing
+from winclip_bench.errors import InputError, RunError, printable
+from winclip_bench.evaluation import Evaluation, Reference, Result, evaluate, listed_references
 from winclip_bench.provenance import provenance
 from winclip_bench.report.tables import table, to_markdown, write_overview, write_tables
+from winclip_bench.similarities import Similarities
 from winclip_bench.tracking import track
+
+
+@dataclass
+class _Progress:
+    """What has come of the categories so far: records, reasons for failures by name, and whether anything is new."""
+
+    finished: list[records.Record] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    new: bool = False
 
 
 def run(config: Config) -> int:
@@ -33,20 +44,35 @@ def run(config: Config) -> int:
     """
     results_dir = Path(config.results_dir)
     records.check_writable(results_dir)
+    records.safe_name(config.dataset.name, "dataset.name")
+    evaluation, selected = _prepare(config)
+    _say(f"{evaluation.dataset}: {len(selected)} categories, k_shot={config.k_shot}, run {evaluation.run_id}")
+    progress = _Progress()
+    for category in selected:
+        _advance(progress, evaluation, category, results_dir)
+    _report(progress, evaluation, [category.name for category in selected], results_dir)
+    return int(bool(progress.reasons) or not all(map(one_of_each, progress.finished)))
+
+
+def _prepare(config: Config) -> tuple[Evaluation, tuple[Category, ...]]:
+    """Everything that the categories of a run share, and the categories to run; no image has been decoded yet."""
     dataset, selected = _open(config)
     device = _device(config.runtime.device)
     weights = _weights(config.backbone.architecture, config.backbone.pretrained, config.backbone.init_seed)
     digests = content_digests(dataset, Path(config.runtime.cache_dir), config.runtime.workers)
     class_names = {category.name: _class_name(category.name, config) for category in dataset.categories}
+    for name in config.dataset.class_names.keys() - class_names.keys():
+        _say(f"warning: dataset.class_names.{name} names no category of {dataset.name}")
     listed = _listed(config, selected)
-    run_id = records.run_id(_identity(config, digests.dataset, weights.sha256, class_names, listed))
+    encoder = _encoder(weights, device, _preprocessing(config), config.runtime.precision, config.runtime.cache_dir)
     evaluation = Evaluation(
         config=config,
-        run_id=run_id,
+        run_id=records.run_id(_identity(config, digests.dataset, weights.sha256, class_names, listed)),
         dataset=dataset.name,
         digests=digests,
         class_names=class_names,
-        backbone=lambda: _backbone(weights, device),
+        encoder=encoder,
+        similarities=_similarities(encoder),
         provenance={
             **provenance(device),
             "weights_sha256": weights.sha256,
@@ -54,56 +80,76 @@ def run(config: Config) -> int:
         },
         listed=listed,
     )
-
-    _say(f"{dataset.name}: {len(selected)} categories, k_shot={config.k_shot}, run {run_id}")
-    finished: list[records.Record] = []
-    reasons: dict[str, str] = {}
-    new = False
-    for category in selected:
-        record = None if config.force else records.finished(results_dir, dataset.name, run_id, category.name)
-        if record is None:
-            record = _try(evaluation, category, results_dir, reasons)
-            new = new or record is not None
-        else:
-            _say(f"{category.name}: finished before")
-        if record is not None:
-            finished.append(record)
-            for warning in record.warnings:
-                _say(f"warning: {category.name}: {warning}")
-    if finished:
-        expected = [category.name for category in selected]
-        content = table(finished, expected, reasons)
-        print(to_markdown(content))
-        for path in [*write_tables(results_dir, finished, expected, reasons), write_overview(results_dir)[0]]:
-            print(path)
-        if config.tracker.name is TrackerName.wandb and new:
-            place = track(finished, content, results_dir, mode=config.tracker.mode.value)
-            if place:
-                print(place)
-    if reasons:
-        _say(f"{len(finished)} of {len(selected)} categories finished; without: {', '.join(reasons)}")
-    return int(bool(reasons) or not all(map(one_of_each, finished)))
+    return evaluation, selected
 
 
-def _try(
-    evaluation: Evaluation, category: Category, results_dir: Path, reasons: dict[str, str]
-) -> records.Record | None:
-    """Evaluate and record a category; where that fails, say why and keep the reason."""
+def _advance(progress: _Progress, evaluation: Evaluation, category: Category, results_dir: Path) -> None:
+    """Evaluate and record one category unless it is finished; where that fails, keep the reason and go on."""
+    name = category.name
     try:
-        result = evaluate(evaluation, category)
-        records.write(results_dir, result.record, result.scores, result.maps)
+        record = None if evaluation.config.force else _finished(evaluation, name, results_dir)
+        if record is None:
+            result = evaluate(evaluation, category)
+            records.write(results_dir, result.record, result.scores, result.maps)
+            record, progress.new = result.record, True
+            _say(_summary(result))
+        else:
+            _say(f"{name}: finished before")
+    except RunError:
+        raise
     except InputError as error:
-        reasons[category.name] = str(error)
+        progress.reasons[name] = str(error)
     except Exception as error:  # a fault of ours in one category must not cost the others
         traceback.print_exc()
-        reasons[category.name] = f"{type(error).__name__}: {error}"
+        progress.reasons[name] = f"{type(error).__name__}: {error}"
     else:
-        record = result.record
-        timing = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in record.timing.items())
-        _say(f"{category.name}: {record.counts['test']} test images ({timing})")
-        return record
-    _say(f"error: {category.name}: {reasons[category.name]}")
-    return None
+        progress.finished.append(record)
+        for warning in record.warnings:
+            _say(f"warning: {name}: {warning}")
+        return
+    _say(f"error: {name}: {progress.reasons[name]}")
+
+
+def _report(progress: _Progress, evaluation: Evaluation, expected: list[str], results_dir: Path) -> None:
+    """Print and write the run's table, and mirror the run if there is anything new.
+
+    The table is the run's, not this command's: categories that another command has finished stay in it.
+    """
+    on_disk, _ = records.read_all(results_dir, evaluation.dataset, {evaluation.run_id})
+    in_table = [record for record in on_disk if record.category not in progress.reasons]
+    if in_table:
+        content = table(in_table, expected, progress.reasons)
+        print(to_markdown(content))
+        overview, broken = write_overview(results_dir)
+        for path in [*write_tables(results_dir, in_table, expected, progress.reasons), overview]:
+            print(path)
+        for fault in broken:
+            _say(f"warning: {fault}")
+        tracker = evaluation.config.tracker
+        if tracker.name is TrackerName.wandb and progress.new:
+            place = track(
+                in_table, content, results_dir, mode=tracker.mode.value, project=tracker.project, entity=tracker.entity
+            )
+            if place:
+                print(place)
+    if progress.reasons:
+        missing = ", ".join(progress.reasons)
+        _say(f"{len(progress.finished)} of {len(expected)} categories finished; without: {missing}")
+
+
+def _finished(evaluation: Evaluation, category: str, results_dir: Path) -> records.Record | None:
+    """The record of a category, if there is one and, where they are asked for, the maps."""
+    record = records.finished(results_dir, evaluation.dataset, evaluation.run_id, category)
+    lacks_maps = (
+        evaluation.config.save_maps and not records.maps_path(results_dir, evaluation.run_id, category).exists()
+    )
+    return None if lacks_maps else record
+
+
+def _summary(result: Result) -> str:
+    record = result.record
+    timing = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in record.timing.items())
+    return f"{record.category}: {record.counts['test']} test images, {result.encoded} images encoded ({timing})"
 
 
 def one_of_each(record: records.Record) -> bool:
@@ -187,9 +233,29 @@ def _weights(architecture: str, pretrained: str | None, init_seed: int) -> Weigh
 
 
 @lru_cache(maxsize=1)
-def _backbone(weights: Weights, device: torch.device) -> Backbone:
-    return load_backbone(weights, device)
+def _backbone(weights: Weights, device: torch.device, precision: Precision) -> Backbone:
+    return load_backbone(weights, device, torch.float32 if precision is Precision.fp32 else torch.bfloat16)
+
+
+@lru_cache(maxsize=4)
+def _encoder(
+    weights: Weights, device: torch.device, preprocessing: Preprocessing, precision: Precision, cache_dir: str
+) -> Encoder:
+    def backbone() -> Backbone:
+        return _backbone(weights, device, precision)
+
+    return Encoder(backbone, weights, preprocessing, precision.value, Path(cache_dir))
+
+
+@lru_cache(maxsize=1)
+def _similarities(encoder: Encoder) -> Similarities:
+    return Similarities(encoder)
+
+
+def _preprocessing(config: Config) -> Preprocessing:
+    protocol = config.protocol
+    return Preprocessing(protocol.non_square.value, protocol.tile_stride, protocol.resize.value)
 
 
 def _say(line: str) -> None:
-    tqdm.write(records.printable(line), file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)

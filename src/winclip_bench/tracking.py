@@ -16,10 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from winclip_bench.records import Record, printable
+from winclip_bench.errors import printable
+from winclip_bench.records import Record
 from winclip_bench.report.tables import COLUMNS, METRICS, Table
 
-PROJECT = "winclip-bench"  # unless WANDB_PROJECT names another
 CONNECT_SECONDS = 10.0  # for reaching the server
 SECONDS = 30.0  # for one mirror altogether
 
@@ -32,14 +32,17 @@ def track(
     records: Sequence[Record],
     content: Table,
     results_dir: Path,
-    tracker: Literal["none", "wandb"] = "wandb",
+    *,
     mode: Literal["auto", "online", "offline", "disabled"] = "auto",
+    project: str = "winclip-bench",
+    entity: str | None = None,
 ) -> str | None:
     """Mirror one run: its resolved config, the table of its classes, and the means as summary, all in 0–1.
 
     records  the run's records, already written
     content  their table
     mode     ``auto`` is online with a key (WANDB_API_KEY, netrc) and offline without; WANDB_MODE decides where set
+    project  of W&B, and ``entity`` the user or team that it belongs to, by default the key's
 
     Returns where the mirror is, the address or the folder for ``wandb sync``; None without one. Raises nothing: every
     failure is one logged warning, after which an online run is mirrored offline.
@@ -49,14 +52,18 @@ def track(
     """
     global _online_failed  # noqa: PLW0603
     wanted: str = os.environ.get("WANDB_MODE", "auto") if mode == "auto" else mode
-    if tracker == "none" or wanted == "disabled" or not records:
+    if wanted == "disabled" or not records:
         return None
     try:
         found = find_spec("wandb")
         if found is None or found.origin is None:  # without origin: only a folder of that name, such as W&B's own
             log.warning('W&B is not installed, nothing is mirrored: pip install "winclip-bench[wandb]"')
             return None
-        payload = _payload(records, content, Path(results_dir), "offline" if _online_failed else wanted)
+        payload = _payload(records, content, Path(results_dir)) | {
+            "mode": "offline" if _online_failed else wanted,
+            "project": project,
+            "entity": entity,
+        }
         try:
             return _in_child(payload)
         except _Failure as error:
@@ -78,12 +85,10 @@ class _Failure(Exception):
     """What the child process had to say before it failed, or that it took too long."""
 
 
-def _payload(records: Sequence[Record], content: Table, results_dir: Path, mode: str) -> dict[str, Any]:
+def _payload(records: Sequence[Record], content: Table, results_dir: Path) -> dict[str, Any]:
     return {
-        "mode": mode,
         "init_timeout": CONNECT_SECONDS,
         "dir": str(results_dir.resolve()),
-        "project": os.environ.get("WANDB_PROJECT", PROJECT),
         "id": content.run_id,
         "name": content.slug,
         "job_type": records[0].dataset,
@@ -149,7 +154,7 @@ def _mirror(payload: dict[str, Any]) -> str:
             has_key = bool(wandb.api.api_key)
         mode = "online" if has_key else "offline"
     settings = wandb.Settings(console="off", disable_git=True, disable_code=True, init_timeout=payload["init_timeout"])
-    names = ("dir", "project", "id", "name", "job_type", "config")
+    names = ("dir", "project", "entity", "id", "name", "job_type", "config")
     with wandb.init(**{name: payload[name] for name in names}, mode=mode, settings=settings) as run:
         run.log({"classes": wandb.Table(columns=payload["columns"], data=payload["rows"])})
         run.summary.update(payload["summary"])

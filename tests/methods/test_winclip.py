@@ -26,21 +26,20 @@ def test_scores_and_maps_agree_with_the_literal_reference(backbone_of: Load, arc
     prototypes = winclip.prototypes(embeddings[:2], embeddings[2:], "mean_of_unit")
 
     features = backbone.encode_images(pixels, scales)
-    references = None
+    similarity = None
     if k:
-        references = winclip.References(
-            F.normalize(features.patches[2:].flatten(0, 1), dim=-1),
-            {side: features.windows[side][2:].flatten(0, 1) for side in scales},
+        similarity = winclip.Similarity(
+            _nearest(features.patches, k),
+            {side: _nearest(features.windows[side], k) for side in scales},
         )
-    queries = features[slice(0, 2)]
     scores = winclip.score(
-        queries.image,
-        queries.windows,
-        queries.patches,
+        features.image[:2],
+        {side: features.windows[side][:2] for side in scales},
         prototypes,
         {side: incidence(backbone.grid, side) for side in scales},
+        grid=backbone.grid,
         temperature=temperature,
-        references=references,
+        similarity=similarity,
     )
 
     slow = [literal.features(backbone.model.visual, image, backbone.grid, scales) for image in pixels]
@@ -50,6 +49,11 @@ def test_scores_and_maps_agree_with_the_literal_reference(backbone_of: Load, arc
         actual = float(winclip.image_score(scores.text[index : index + 1], largest))
         assert actual == pytest.approx(expected_score, abs=1e-5)
         torch.testing.assert_close(scores.maps[index].reshape(expected_map.shape), expected_map, atol=1e-5, rtol=0)
+
+
+def _nearest(features: torch.Tensor, k: int) -> torch.Tensor:
+    """Of the first two images to the last k, one reference at a time."""
+    return torch.stack([winclip.max_similarity(features[:2], reference) for reference in features[-k:]]).amax(0)
 
 
 def test_prototypes_differ_in_whether_long_embeddings_count_more() -> None:
@@ -63,32 +67,26 @@ def test_prototypes_differ_in_whether_long_embeddings_count_more() -> None:
 
 
 def test_a_perfect_match_gives_zero_not_infinity() -> None:
-    features = F.normalize(torch.randn(1, 9, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    scores = winclip.association_scores(features, features[0])
-    assert scores.max() < 1e-6
+    features = torch.randn(1, 9, 8, generator=torch.Generator().manual_seed(0))
+    scores = winclip.association_scores(winclip.max_similarity(features, features[0]))
+    assert 0 <= scores.min() <= scores.max() < 1e-6
     spread = winclip.harmonic_aggregation(torch.zeros(1, 4), incidence(3, 2))
-    assert torch.equal(spread, torch.zeros(1, 9).nan_to_num()) or spread.max() < 1e-20
     assert torch.isfinite(spread).all()
+    assert spread.max() < 1e-20
 
 
-def test_opposite_features_are_at_distance_one() -> None:
-    up = torch.tensor([[[0.0, 1.0]]])
-    torch.testing.assert_close(winclip.association_scores(up, -up[0]), torch.tensor([[1.0]]))
-    torch.testing.assert_close(winclip.association_scores(up, torch.tensor([[1.0, 0.0]])), torch.tensor([[0.5]]))
-
-
-def test_more_references_never_raise_a_score() -> None:
-    generator = torch.Generator().manual_seed(0)
-    features = F.normalize(torch.randn(2, 9, 8, generator=generator), dim=-1)
-    references = F.normalize(torch.randn(20, 8, generator=generator), dim=-1)
-    few, many = (winclip.association_scores(features, references[:count]) for count in (5, 20))
-    assert (many <= few).all()
+def test_similarity_does_not_depend_on_length() -> None:
+    features = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0))
+    reference = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+    similarity = winclip.max_similarity(features, reference)
+    assert similarity.abs().max() <= 1 + 1e-6
+    torch.testing.assert_close(winclip.max_similarity(3 * features, reference / 7), similarity)
 
 
 def test_image_only_map_is_the_image_score() -> None:
     image = F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     prototypes = F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
-    scores = winclip.score(image, {}, torch.ones(2, 9, 4), prototypes, {}, temperature=1.0)
+    scores = winclip.score(image, {}, prototypes, {}, grid=3, temperature=1.0)
     torch.testing.assert_close(scores.maps, scores.text[:, None].expand(-1, 9))
 
 
@@ -96,17 +94,16 @@ def test_sum_is_twice_the_mean() -> None:
     generator = torch.Generator().manual_seed(0)
     image = F.normalize(torch.randn(1, 8, generator=generator), dim=-1)
     windows = {2: F.normalize(torch.randn(1, 4, 8, generator=generator), dim=-1)}
-    patches = torch.randn(1, 9, 4, generator=generator)
-    references = winclip.References(F.normalize(torch.randn(9, 4, generator=generator), dim=-1), {2: windows[2][0]})
     prototypes = F.normalize(torch.randn(2, 8, generator=generator), dim=-1)
+    similarity = winclip.Similarity(torch.rand(1, 9, generator=generator), {2: torch.rand(1, 4, generator=generator)})
     mean, total = (
         winclip.score(
-            image, windows, patches, prototypes, {2: incidence(3, 2)}, temperature=1.0, references=references,
+            image, windows, prototypes, {2: incidence(3, 2)}, grid=3, temperature=1.0, similarity=similarity,
             combination=combination,
-        )
+        ).maps
         for combination in ("mean", "sum")
     )  # fmt: skip
-    torch.testing.assert_close(2 * mean.maps, total.maps)
+    torch.testing.assert_close(2 * mean, total)
 
 
 def test_tiles_of_one_image_share_a_score() -> None:

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import logging
+import pickle
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from torch import Tensor, nn
 
@@ -79,7 +81,7 @@ class Backbone:
     @torch.inference_mode()
     def normalise_patches(self, patches: Tensor) -> Tensor:
         """ln_post on patch features [..., width], for protocols that take them after it."""
-        return self.tower.patch_norm(patches.to(self.device))
+        return self.tower.patch_norm(patches.to(self.device)).cpu()
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Weights:
     pretrained   a tag of the architecture, a path, or `untrained`
     file         the checkpoint; None for untrained weights
     sha256       of the checkpoint's bytes; of all values for untrained weights
+    image_size   side of the square input, pixels
+    mean, std    of the pixels in 0–1, per channel, that the weights were trained with
     """
 
     architecture: str
@@ -96,6 +100,9 @@ class Weights:
     init_seed: int
     file: Path | None
     sha256: str
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 def find_weights(architecture: str, pretrained: str | None, init_seed: int = 0) -> Weights:
@@ -123,17 +130,38 @@ def find_weights(architecture: str, pretrained: str | None, init_seed: int = 0) 
         for name, value in sorted(values.items()):
             digest.update(name.encode())
             digest.update(value.contiguous().numpy().tobytes())
-        return Weights(architecture, pretrained, init_seed, None, digest.hexdigest())
+        return Weights(
+            architecture, pretrained, init_seed, None, digest.hexdigest(), *_pixels(architecture, pretrained)
+        )
     file = _checkpoint(architecture, pretrained)
     try:
         with file.open("rb") as content:
-            return Weights(architecture, pretrained, 0, file, hashlib.file_digest(content, "sha256").hexdigest())
+            digest = hashlib.file_digest(content, "sha256")
     except OSError as error:
         raise InputError(f"backbone.pretrained={pretrained}: {file} cannot be read ({error.strerror})") from error
+    return Weights(architecture, pretrained, 0, file, digest.hexdigest(), *_pixels(architecture, pretrained))
 
 
-def load_backbone(weights: Weights, device: torch.device | None = None) -> Backbone:
-    """The model of `weights`, self-checked.
+Statistics = tuple[float, float, float]
+
+
+def _pixels(architecture: str, pretrained: str) -> tuple[int, Statistics, Statistics]:
+    """Image size, mean and standard deviation that go with some weights.
+
+    A tag knows its own statistics; a file has those that all tags of its architecture share, or else OpenAI's.
+    """
+    size = open_clip.get_model_config(architecture)["vision_cfg"].get("image_size", 224)
+    tags = [get_pretrained_cfg(architecture, tag) for tag in open_clip.list_pretrained_tags_by_model(architecture)]
+    known = [get_pretrained_cfg(architecture, pretrained)] if get_pretrained_cfg(architecture, pretrained) else tags
+    statistics = {
+        (tuple(tag.get("mean") or OPENAI_DATASET_MEAN), tuple(tag.get("std") or OPENAI_DATASET_STD)) for tag in known
+    }
+    mean, std = statistics.pop() if len(statistics) == 1 else (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    return _square(size, architecture), tuple(mean), tuple(std)
+
+
+def load_backbone(weights: Weights, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Backbone:
+    """The model of `weights` with its image tower's blocks in `dtype`, self-checked.
 
     Raises InputError for a checkpoint that does not fit, for towers that windows cannot be taken from, and where
     the installed versions compute something else than they should.
@@ -142,15 +170,14 @@ def load_backbone(weights: Weights, device: torch.device | None = None) -> Backb
     architecture = weights.architecture
     model = _untrained(architecture, weights.init_seed) if weights.file is None else _load(weights)
     model = model.to(device).eval().requires_grad_(False)
-    preprocessing = model.visual.preprocess_cfg
     backbone = Backbone(
         architecture=architecture,
         model=model,
-        tower=take_apart(model.visual, architecture),
+        tower=take_apart(model.visual, architecture, dtype),
         tokenizer=open_clip.get_tokenizer(architecture),
-        image_size=_square(preprocessing["size"], architecture),
-        mean=tuple(preprocessing["mean"]),
-        std=tuple(preprocessing["std"]),
+        image_size=weights.image_size,
+        mean=weights.mean,
+        std=weights.std,
         device=device,
     )
     self_check(backbone)
@@ -173,9 +200,10 @@ def self_check(backbone: Backbone) -> None:
         own = nn.functional.normalize(backbone.model.encode_image(pixels).float(), dim=-1)
 
     windows = together.windows[side]
+    tolerance = 1e-4 if backbone.tower.dtype == torch.float32 else 5e-2
     faults = {
-        "its image embedding differs from the model's own": (together.image - own).abs().max() > 1e-4,
-        "a window depends on what else is in the batch": (windows[:1] - alone.windows[side]).abs().max() > 1e-4,
+        "its image embedding differs from the model's own": (together.image - own).abs().max() > tolerance,
+        "a window depends on what else is in the batch": (windows[:1] - alone.windows[side]).abs().max() > tolerance,
         "windows do not depend on the image": (windows[0] - windows[1]).abs().max() < 1e-6,
     }
     for fault, found in faults.items():
@@ -230,6 +258,11 @@ def _load(weights: Weights) -> Any:
         raise InputError(
             f"backbone.pretrained={pretrained} was trained with another activation than {architecture} has; "
             f"use backbone.architecture={other}"
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"backbone.pretrained={pretrained}: {weights.file} does not fit {architecture}: it holds more than "
+            "tensors, which is never executed; give the model's state dict as .pt or .safetensors"
         ) from error
     except Exception as error:
         raise InputError(

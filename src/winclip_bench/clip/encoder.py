@@ -38,6 +38,15 @@ class Features:
             self.image[images], {side: part[images] for side, part in self.windows.items()}, self.patches[images]
         )
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Features"]) -> "Features":
+        """The images of all parts, one after the other."""
+        return cls(
+            torch.cat([part.image for part in parts]),
+            {side: torch.cat([part.windows[side] for part in parts]) for side in parts[0].windows},
+            torch.cat([part.patches for part in parts]),
+        )
+
     def to(self, device: torch.device | str) -> "Features":
         """The same on another device."""
         windows = {side: part.to(device) for side, part in self.windows.items()}

@@ -31,7 +31,7 @@ def draw_references(
 
     purpose = f"references of {category} with seed {seed}"
     # Of random.Random only random() promises the same numbers in every version of Python.
-    generator = random.Random(int.from_bytes(hashlib.sha256(purpose.encode()).digest()))
+    generator = random.Random(int.from_bytes(hashlib.sha256(purpose.encode("utf-8", "surrogateescape")).digest()))
     candidates = sorted(train, key=lambda sample: sample.key)
     if replacement:
         return tuple(candidates[int(generator.random() * len(candidates))] for _ in range(k))

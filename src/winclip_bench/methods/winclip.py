@@ -59,12 +59,21 @@ def text_map(image_scores: Tensor, window_scores: Mapping[int, Tensor], incidenc
     return len(maps) / torch.stack([1 / part.clamp(min=EPSILON) for part in maps]).sum(0)
 
 
-def association_scores(features: Tensor, references: Tensor) -> Tensor:
-    """Distance in 0–1 of each feature to the nearest reference, ½(1 − cos) (eq. 6).
+def max_similarity(features: Tensor, reference: Tensor) -> Tensor:
+    """Cosine in −1–1 of each feature with the most similar one of a reference image: [B, n, D], [m, D] -> [B, n].
 
-    features [B, n, D] and references [m, D], both unit; returns [B, n].
+    The nearest of several references is the maximum over them, so that this is computed once per reference.
     """
-    return ((1 - (features @ references.T).amax(-1)) / 2).clamp(min=0)
+    return (F.normalize(features, dim=-1) @ F.normalize(reference, dim=-1).T).amax(-1)
+
+
+def association_scores(similarity: Tensor) -> Tensor:
+    """Distance in 0–1 to the nearest reference, ½(1 − cos) (eq. 6), from maximal similarities of any shape.
+
+    >>> association_scores(torch.tensor([1.0, 0.0, -1.0]))
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    return ((1 - similarity) / 2).clamp(min=0)
 
 
 def association_map(patches: Tensor, windows: Mapping[int, Tensor], incidences: Mapping[int, Tensor]) -> Tensor:
@@ -77,8 +86,8 @@ def association_map(patches: Tensor, windows: Mapping[int, Tensor], incidences: 
 
 
 @dataclass
-class References:
-    """Unit features of the reference images, all of one kind together: patches [m, D], windows side -> [m', E]."""
+class Similarity:
+    """Maximal similarity to the references: of patches [B, g²] and of windows, side -> [B, n]."""
 
     patches: Tensor
     windows: dict[int, Tensor]
@@ -86,8 +95,8 @@ class References:
 
 @dataclass
 class Scores:
-    """Of B images or tiles: image text scores [B], maps [B, g²], and with references the maximum of each
-    association map [B]."""
+    """Of B images or tiles: text scores [B], maps [B, g²], and with references the maxima of the association maps
+    [B]."""
 
     text: Tensor
     maps: Tensor
@@ -97,26 +106,26 @@ class Scores:
 def score(
     image: Tensor,
     windows: Mapping[int, Tensor],
-    patches: Tensor,
     text_prototypes: Tensor,
     incidences: Mapping[int, Tensor],
     *,
+    grid: int,
     temperature: float,
-    references: References | None = None,
+    similarity: Similarity | None = None,
     combination: Literal["mean", "sum"] = "mean",
 ) -> Scores:
-    """WinCLIP without references, WinCLIP+ with them.
+    """WinCLIP without references, WinCLIP+ with the similarity to them.
 
-    image [B, E], windows side -> [B, n, E] unit; patches [B, g², D], normalised here.
+    image [B, E] and windows side -> [B, n, E] are unit embeddings; grid is the number of patches per side.
     """
     text = text_scores(image, text_prototypes, temperature)
     window_text = {side: text_scores(part, text_prototypes, temperature) for side, part in windows.items()}
-    maps = text_map(text, window_text, incidences).expand(-1, patches.shape[1])
-    if references is None:
+    maps = text_map(text, window_text, incidences).expand(-1, grid * grid)
+    if similarity is None:
         return Scores(text, maps, None)
     association = association_map(
-        association_scores(F.normalize(patches, dim=-1), references.patches),
-        {side: association_scores(part, references.windows[side]) for side, part in windows.items()},
+        association_scores(similarity.patches),
+        {side: association_scores(part) for side, part in similarity.windows.items()},
         incidences,
     )
     together = maps + association

@@ -18,7 +18,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from winclip_bench.records import Record, printable, read_all, write_atomically
+from winclip_bench.errors import printable
+from winclip_bench.records import Record, read_all, write_atomically
 
 METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
 COLUMNS = ("objects", *METRICS)
@@ -84,7 +85,8 @@ def table(
     failed = [name for name in names if name not in by_name]
     rows = tuple(_class_row(name, by_name.get(name)) for name in names)
     record = by_name[min(by_name)]
-    mean = _mean_row(_over("mean", len(by_name), len(names)), by_name.values())
+    total = len(set(names) | set(_categories(records)))
+    mean = _mean_row(_over("mean", len(by_name), total), by_name.values())
     return Table(
         run_id=record.run_id,
         slug=_slug(record),

@@ -1,0 +1,220 @@
+"""Images and prompts to features through the store: what is stored is not computed again.
+
+What is scored is always what was stored, so that a run that encodes, one that reads and one without a store agree
+bit for bit.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from winclip_bench.clip.backbone import Backbone, Weights
+from winclip_bench.clip.encoder import Features
+from winclip_bench.clip.tiles import Tiles, cut
+from winclip_bench.data import prefetch, read_image
+from winclip_bench.errors import InputError, RunError
+from winclip_bench.features import ENCODER_VERSION, FeatureStore, Geometry
+from winclip_bench.features.shards import Item
+
+log = logging.getLogger(__name__)
+
+# Tiles of one shard: about 60 MB of window embeddings of ViT-B-16-plus-240, and what a killed run loses at most.
+SHARD_TILES = 128
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the tiles that are encoded; see `clip.tiles.cut`."""
+
+    non_square: Literal["tile", "squash"]
+    stride: float
+    resize: Literal["pil", "tensor"]
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image and the digest under which its features are kept."""
+
+    path: Path
+    sha256: str
+
+
+class Encoder:
+    """Features of images and prompts of one backbone, read from its stores or computed and stored.
+
+    backbone    a function, because what finds everything stored loads no model
+    cache_dir   None keeps features in memory only
+    """
+
+    def __init__(
+        self,
+        backbone: Callable[[], Backbone],
+        weights: Weights,
+        preprocessing: Preprocessing,
+        precision: Literal["fp32", "bf16"],
+        cache_dir: Path | None,
+    ) -> None:
+        self._load = backbone
+        self.image_size = weights.image_size
+        self._preprocessing = preprocessing
+        model = {"architecture": weights.architecture, "weights": weights.sha256, "encoder": ENCODER_VERSION}
+        seen = {"image_size": weights.image_size, "mean": weights.mean, "std": weights.std, **asdict(preprocessing)}
+        dtype = np.float32 if precision == "fp32" else np.float16
+        self._images = FeatureStore(cache_dir, {**model, "preprocessing": seen, "precision": precision}, dtype)
+        self._prompts = FeatureStore(cache_dir, {**model, "prompts": True}, np.float32)
+
+    def backbone(self) -> Backbone:
+        """The model, loaded when it is first needed. Raises RunError where that fails."""
+        try:
+            return self._load()
+        except InputError as error:
+            raise RunError(str(error)) from error
+
+    def prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings [n, E] of prompts, not normalised."""
+        for lacking in self._prompts.missing(["prompts"], prompts).values():
+            embeddings = self.backbone().encode_prompts(lacking)
+            self._prompts.add("prompts", [Item(prompt, 1, {}) for prompt in lacking], embeddings.cpu().numpy())
+        return torch.from_numpy(np.concatenate([self._prompts.rows("prompts", prompt) for prompt in prompts]))
+
+    def images(
+        self, images: Sequence[ImageFile], scales: Sequence[int], *, batch_size: int, workers: int, label: str
+    ) -> int:
+        """See to it that the features of all images are stored; returns how many images had to be encoded.
+
+        label   what the progress bar is called
+        """
+        kinds = ["image", "patches", *map(windows_kind, scales)]
+        absent = self._images.missing(kinds, (image.sha256 for image in images))
+        lacking: dict[str, list[str]] = {}
+        for kind, keys in absent.items():
+            for key in keys:
+                lacking.setdefault(key, []).append(kind)
+        by_kinds: dict[tuple[str, ...], list[ImageFile]] = {}
+        for image in dict.fromkeys(images):
+            if image.sha256 in lacking:
+                by_kinds.setdefault(tuple(lacking.pop(image.sha256)), []).append(image)
+        total = sum(map(len, by_kinds.values()))
+        with tqdm(total=total, desc=label, unit="image", leave=False, disable=None) as progress:
+            for some, files in by_kinds.items():
+                for items, features in self._encode(files, some, scales, batch_size=batch_size, workers=workers):
+                    progress.update(len(items))
+                    _refuse_non_finite(items, features, files)
+                    for kind in some:
+                        self._images.add(kind, items, _part(features, kind).numpy())
+        return total
+
+    def geometry(self, image: ImageFile) -> Geometry:
+        """Where the tiles of a stored image lie."""
+        return Geometry.of(self._images.about("image", image.sha256))
+
+    def features(self, images: Sequence[ImageFile], kind: str) -> Tensor:
+        """Rows of stored images, one after the other, in float32: `image`, `patches` or `windows-<side>`."""
+        rows = [self._images.rows(kind, image.sha256) for image in images]
+        return torch.from_numpy(np.concatenate(rows).astype(np.float32, copy=False))
+
+    def grid(self, image: ImageFile) -> int:
+        """Patches per side, as the features of a stored image have them."""
+        return math.isqrt(self._images.rows("patches", image.sha256).shape[1])
+
+    def forget(self) -> None:
+        """Drop what could not be kept on disk."""
+        self._images.forget()
+
+    def _encode(
+        self, files: Sequence[ImageFile], kinds: Sequence[str], scales: Sequence[int], *, batch_size: int, workers: int
+    ) -> Iterator[tuple[list[Item], Features]]:
+        """Shards of encoded images; decoded in the background while the model works on the ones before."""
+        backbone = self.backbone()
+        try:
+            backbone.check_scales(scales)
+        except InputError as error:
+            raise RunError(str(error)) from error
+        wanted = [side for side in scales if windows_kind(side) in kinds]
+        full = "image" in kinds or "patches" in kinds
+
+        def load(image: ImageFile) -> tuple[ImageFile, Tiles, tuple[int, int]]:
+            decoded = read_image(image.path)
+            how = self._preprocessing
+            tiles = cut(
+                decoded, backbone.image_size, backbone.mean, backbone.std,
+                non_square=how.non_square, stride=how.stride, resize=how.resize,
+            )  # fmt: skip
+            return image, tiles, decoded.size
+
+        items: list[Item] = []
+        parts: list[Features] = []
+        loaded = prefetch(files, load, workers=workers, ahead=max(8, 2 * batch_size))
+        for batch in _batches(loaded, batch_size):
+            pixels = torch.cat([tiles.pixels for _, tiles, _ in batch])
+            # An image can have more tiles than a batch has room for.
+            parts += [_encode_halving(backbone, part, wanted, full).to("cpu") for part in pixels.split(batch_size)]
+            for image, tiles, original_size in batch:
+                about = asdict(Geometry(tiles.corners, tiles.size, original_size))
+                items.append(Item(image.sha256, len(tiles.pixels), about))
+            if sum(item.rows for item in items) >= SHARD_TILES:
+                yield items, Features.concatenate(parts)
+                items, parts = [], []
+        if items:
+            yield items, Features.concatenate(parts)
+
+
+def _refuse_non_finite(items: Sequence[Item], features: Features, files: Sequence[ImageFile]) -> None:
+    """Raise InputError naming the first image whose features are NaN or infinite, before any of them is stored."""
+    finite = torch.stack(
+        [part.flatten(1).isfinite().all(1) for part in (features.image, features.patches, *features.windows.values())]
+    ).all(0)
+    for item, sound in zip(items, finite.split([item.rows for item in items]), strict=True):
+        if not sound.all():
+            path = next(image.path for image in files if image.sha256 == item.key)
+            raise InputError(
+                f"the features of {path} are not finite; check that image, the weights and runtime.precision"
+            )
+
+
+def windows_kind(side: int) -> str:
+    """Under which name window embeddings are stored."""
+    return f"windows-{side}"
+
+
+def _part(features: Features, kind: str) -> Tensor:
+    if kind in ("image", "patches"):
+        return features.image if kind == "image" else features.patches
+    return features.windows[int(kind.removeprefix("windows-"))]
+
+
+def _batches(
+    loaded: Iterable[tuple[ImageFile, Tiles, tuple[int, int]]], batch_size: int
+) -> Iterator[list[tuple[ImageFile, Tiles, tuple[int, int]]]]:
+    """Images together until they have at least `batch_size` tiles."""
+    batch: list[tuple[ImageFile, Tiles, tuple[int, int]]] = []
+    for item in loaded:
+        batch.append(item)
+        if sum(len(tiles.pixels) for _, tiles, _ in batch) >= batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _encode_halving(backbone: Backbone, pixels: Tensor, scales: Sequence[int], full: bool) -> Features:
+    """Encode a batch; where the device's memory does not suffice, its halves."""
+    try:
+        return backbone.encode_images(pixels, scales, full)
+    except torch.cuda.OutOfMemoryError:
+        if len(pixels) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(pixels) // 2
+    log.warning("out of device memory with %d images at once; going on with %d", len(pixels), half)
+    return Features.concatenate(
+        [_encode_halving(backbone, part, scales, full).to("cpu") for part in (pixels[:half], pixels[half:])]
+    )
