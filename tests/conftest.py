@@ -6,6 +6,8 @@ import pytest
 
 from tests.helpers import make_dataset
 
+pytest_plugins = ["tests.clip.models"]
+
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,0 +1,134 @@
+"""The command line in this process, and a small dataset for it."""
+
+import csv
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from tests.data.builders import paint, paint_mask
+from winclip_bench import cli, runner
+from winclip_bench.config import Config
+
+REPOSITORY = Path(__file__).parents[1]
+SEVEN = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: exit code, standard output and standard error, warnings of the log included."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(*arguments: object) -> Outcome:
+    """Run ``winclip-bench`` with these arguments in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(err)  # pytest has taken the place of the one that main() would install
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    with (
+        mock.patch.object(sys, "argv", ["winclip-bench", *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        logging.getLogger().addHandler(handler)
+        try:
+            code: object = cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            logging.getLogger().removeHandler(handler)
+    return Outcome(code if isinstance(code, int) else int(code is not None), out.getvalue(), err.getvalue())
+
+
+def jobs(*arguments: object) -> list[Config]:
+    """The resolved configurations that a command would run, in order; the command must be accepted."""
+    found: list[Config] = []
+
+    def note(config: Config) -> int:
+        found.append(config)
+        return 0
+
+    with mock.patch.object(runner, "run", note):
+        outcome = command(*arguments)
+    assert outcome.code == 0, outcome.err
+    return found
+
+
+@contextmanager
+def counted_evaluations() -> Iterator[list[str]]:
+    """The names of the categories that are evaluated meanwhile."""
+    names: list[str] = []
+    evaluate = runner.evaluate
+
+    def counting(run: Any, category: Any) -> Any:
+        names.append(category.name)
+        return evaluate(run, category)
+
+    with mock.patch.object(runner, "evaluate", counting):
+        yield names
+
+
+def make_category(folder: Path, seed: int = 0, shapes: tuple[tuple[int, int], ...] = ((64, 64),)) -> Path:
+    """A category in MVTec layout: three training images; in test two good ones, one with a crack and one with a dent.
+
+    shapes   (width, height) of the images, taken in turn
+    """
+    names = [f"train/good/{number:03}" for number in range(3)]
+    names += ["test/good/000", "test/good/001", "test/crack/000", "test/dent/000"]
+    for number, name in enumerate(names):
+        shape = shapes[number % len(shapes)]
+        paint(folder / f"{name}.png", 100 * seed + number, shape)
+        if name.startswith("test/") and "good" not in name:
+            paint_mask(folder / f"{name.replace('test', 'ground_truth')}_mask.png", size=shape)
+    return folder
+
+
+def make_dataset(root: Path) -> Path:
+    """The categories ``bolt``, of square images, and ``wood_panel``, of wide and high ones too."""
+    make_category(root / "bolt", 1)
+    make_category(root / "wood_panel", 2, ((64, 64), (80, 64), (48, 64)))
+    return root
+
+
+def arguments(root: Path, results: Path, *more: object) -> list[str]:
+    """The arguments of a quick run over a folder of categories: a small backbone, one scale, four prompts."""
+    settings = {"dataset": "folder", "dataset.root": root, "backbone": "demo", "results_dir": results}
+    settings |= {"scales": [2], "prompts": "two_plain"}
+    settings["prompts.templates"] = '["a photo of a [s].", "a close-up photo of the [s]."]'
+    cache = results.parent / "cache"
+    flags = [str(word) for word in more if str(word).startswith("-")]  # argparse wants them before the settings
+    rest = [str(word) for word in more if not str(word).startswith("-")]
+    return [*flags, *(f"{key}={value}" for key, value in settings.items()), f"runtime.cache_dir={cache}", *rest]
+
+
+def read_records(results: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The records of a results folder by (run_id, category)."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in (results / "records").glob("*/*/*.json")]
+    return {(record["run_id"], record["category"]): record for record in found}
+
+
+def run_ids(results: Path) -> set[str]:
+    """The runs of which a results folder has a record."""
+    return {run_id for run_id, _ in read_records(results)}
+
+
+def without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """A record without some of its parts."""
+    return {key: value for key, value in record.items() if key not in keys}
+
+
+def read_table(results: Path, run_id: str) -> dict[str, dict[str, str]]:
+    """The CSV table of a run by the label of its rows."""
+    (path,) = (results / "tables").glob(f"*{run_id}.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["objects"]: row for row in csv.DictReader(file)}
