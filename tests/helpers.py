@@ -103,6 +103,7 @@ def make_dataset(root: Path) -> Path:
 def arguments(root: Path, results: Path, *more: object) -> list[str]:
     """The arguments of a quick run over a folder of categories: a small backbone, one scale, four prompts."""
     settings = {"dataset": "folder", "dataset.root": root, "backbone": "demo", "results_dir": results}
+    settings["backbone.pretrained"] = "untrained"
     settings |= {"scales": [2], "prompts": "two_plain"}
     settings["prompts.templates"] = '["a photo of a [s].", "a close-up photo of the [s]."]'
     cache = results.parent / "cache"

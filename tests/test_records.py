@@ -108,7 +108,7 @@ def test_results_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> Non
     records.check_writable(tmp_path / "new" / "results")
     assert files(tmp_path) == set()
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"cannot write .*file.*another results_dir"):
+    with pytest.raises(InputError, match=r"cannot write .*file.*another folder"):
         records.check_writable(tmp_path / "file")
 
 

@@ -4,7 +4,7 @@ YAML under conf/ fills it in; Hydra checks each value against it when a job is c
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -241,9 +241,12 @@ def resolve(cfg: DictConfig) -> Config:
 
 def as_dict(config: Config) -> dict[str, Any]:
     """The configuration as nested dicts of plain JSON values, as records keep it."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    plain = asdict(config, dict_factory=lambda items: {key: _plain(value) for key, value in items})
+    return {str(key): value for key, value in plain.items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def _check(config: Config) -> None:

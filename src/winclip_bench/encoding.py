@@ -19,7 +19,7 @@ from tqdm import tqdm
 from winclip_bench.clip.backbone import Backbone, Weights
 from winclip_bench.clip.encoder import Features
 from winclip_bench.clip.tiles import Tiles, cut
-from winclip_bench.data import prefetch, read_image
+from winclip_bench.data import UNREADABLE, prefetch, read_image
 from winclip_bench.errors import InputError, RunError
 from winclip_bench.features import ENCODER_VERSION, FeatureStore, Geometry
 from winclip_bench.features.shards import Item
@@ -68,6 +68,7 @@ class Encoder:
         model = {"architecture": weights.architecture, "weights": weights.sha256, "encoder": ENCODER_VERSION}
         seen = {"image_size": weights.image_size, "mean": weights.mean, "std": weights.std, **asdict(preprocessing)}
         dtype = np.float32 if precision == "fp32" else np.float16
+        self._largest = float(np.finfo(dtype).max)
         self._images = FeatureStore(cache_dir, {**model, "preprocessing": seen, "precision": precision}, dtype)
         self._prompts = FeatureStore(cache_dir, {**model, "prompts": True}, np.float32)
 
@@ -92,6 +93,10 @@ class Encoder:
 
         label   what the progress bar is called
         """
+        for image in images:
+            if image.sha256 == UNREADABLE:  # no key: whatever is read from it now is not what was hashed
+                read_image(image.path)
+                raise InputError(f"{image.path} could not be read a moment ago and now can; run the same command again")
         kinds = ["image", "patches", *map(windows_kind, scales)]
         absent = self._images.missing(kinds, (image.sha256 for image in images))
         lacking: dict[str, list[str]] = {}
@@ -107,7 +112,7 @@ class Encoder:
             for some, files in by_kinds.items():
                 for items, features in self._encode(files, some, scales, batch_size=batch_size, workers=workers):
                     progress.update(len(items))
-                    _refuse_non_finite(items, features, files)
+                    _refuse_non_finite(items, features, files, self._largest)
                     for kind in some:
                         self._images.add(kind, items, _part(features, kind).numpy())
         return total
@@ -167,11 +172,11 @@ class Encoder:
             yield items, Features.concatenate(parts)
 
 
-def _refuse_non_finite(items: Sequence[Item], features: Features, files: Sequence[ImageFile]) -> None:
-    """Raise InputError naming the first image whose features are NaN or infinite, before any of them is stored."""
-    finite = torch.stack(
-        [part.flatten(1).isfinite().all(1) for part in (features.image, features.patches, *features.windows.values())]
-    ).all(0)
+def _refuse_non_finite(items: Sequence[Item], features: Features, files: Sequence[ImageFile], largest: float) -> None:
+    """Raise InputError naming the first image whose features are NaN, or infinite in the dtype of the store, before
+    any of them is stored."""
+    parts = (features.image, features.patches, *features.windows.values())
+    finite = torch.stack([(part.flatten(1).abs() <= largest).all(1) for part in parts]).all(0)
     for item, sound in zip(items, finite.split([item.rows for item in items]), strict=True):
         if not sound.all():
             path = next(image.path for image in files if image.sha256 == item.key)

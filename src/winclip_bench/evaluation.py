@@ -76,6 +76,13 @@ class Result:
 
 def evaluate(run: Evaluation, category: Category) -> Result:
     """Score every test image of a category and measure. Raises InputError naming what is wrong with it."""
+    try:
+        return _evaluate(run, category)
+    finally:
+        run.encoder.forget()
+
+
+def _evaluate(run: Evaluation, category: Category) -> Result:
     check_category(category)
     config, protocol = run.config, run.config.protocol
     timing: dict[str, float] = {}
@@ -102,7 +109,6 @@ def evaluate(run: Evaluation, category: Category) -> Result:
         samples = sample_metrics(np.array(image_scores), np.array([sample.label for sample in category.test]))
         sizes = [geometry.original_size for geometry in geometries]
         pixels = measure_pixels(category, maps, sizes, protocol.mask_resize.value, config.runtime.workers)
-    run.encoder.forget()
 
     return Result(
         record=Record(

@@ -186,7 +186,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
             raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"cannot write {path} ({reason}): make room or choose another results_dir") from error
+        raise InputError(f"cannot write {path} ({reason}): make room or choose another folder") from error
 
 
 def write(

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from winclip_bench.encoding import Encoder, ImageFile
@@ -49,7 +50,9 @@ class Similarities:
 
     def _features(self, images: Sequence[ImageFile], kind: str, norm: bool) -> Tensor:
         features = self._encoder.features(images, kind)
-        return self._encoder.backbone().normalise_patches(features) if norm else features
+        if norm:
+            features = self._encoder.backbone().normalise_patches(features)
+        return F.normalize(features, dim=-1)
 
     def _remember(self, key: tuple[str, str, str, bool], similarity: Tensor) -> None:
         self._known[key] = similarity

@@ -16,12 +16,15 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from torch import Tensor, nn
 
+from winclip_bench.clip.allocator import keep_freed_memory
 from winclip_bench.clip.encoder import Features, encode
 from winclip_bench.clip.text import encode_text
 from winclip_bench.clip.towers import Tower, take_apart
 from winclip_bench.errors import InputError
 
 UNTRAINED = "untrained"
+SHIPPED = "shipped"
+_WEIGHTS = Path(__file__).parent / "weights"
 
 open_clip.add_model_config(Path(__file__).parent / "architectures")
 
@@ -88,7 +91,7 @@ class Backbone:
 class Weights:
     """Weights that exist but need not be loaded yet: enough to name a run.
 
-    pretrained   a tag of the architecture, a path, or `untrained`
+    pretrained   a tag of the architecture, a path, `shipped` or `untrained`
     file         the checkpoint; None for untrained weights
     sha256       of the checkpoint's bytes; of all values for untrained weights
     image_size   side of the square input, pixels
@@ -109,7 +112,8 @@ def find_weights(architecture: str, pretrained: str | None, init_seed: int = 0) 
     """The weights of a tag (downloaded if need be), of a checkpoint file, or explicitly none.
 
     architecture   name of an open_clip configuration
-    pretrained     one of its tags, a path, or `untrained`: random weights drawn with `init_seed`
+    pretrained     one of its tags, a path, `shipped` for weights that come with this package, or `untrained`: random
+                   ones drawn with `init_seed`
 
     Raises InputError for an unknown architecture or tag, and for weights that cannot be fetched.
     """
@@ -167,6 +171,8 @@ def load_backbone(weights: Weights, device: torch.device | None = None, dtype: t
     the installed versions compute something else than they should.
     """
     device = device or torch.device("cpu")
+    if device.type == "cpu":
+        keep_freed_memory()
     architecture = weights.architecture
     model = _untrained(architecture, weights.init_seed) if weights.file is None else _load(weights)
     model = model.to(device).eval().requires_grad_(False)
@@ -228,6 +234,11 @@ def _untrained(architecture: str, seed: int) -> Any:
 
 def _checkpoint(architecture: str, pretrained: str) -> Path:
     """The file with the weights, fetched if it has to be."""
+    if pretrained == SHIPPED:
+        shipped = _WEIGHTS / f"{architecture}.safetensors"
+        if not shipped.is_file():
+            raise InputError(f"backbone.pretrained={SHIPPED}: no weights of {architecture} come with this package")
+        return shipped
     if Path(pretrained).is_file():
         return Path(pretrained)
     tag = get_pretrained_cfg(architecture, pretrained)
@@ -251,7 +262,8 @@ def _load(weights: Weights) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="QuickGELU mismatch")
-            return open_clip.create_model(architecture, pretrained=pretrained, require_pretrained=True)
+            source = str(weights.file) if pretrained == SHIPPED else pretrained
+            return open_clip.create_model(architecture, pretrained=source, require_pretrained=True)
     except UserWarning as error:
         quick = architecture.endswith("-quickgelu")
         other = architecture.removesuffix("-quickgelu") if quick else f"{architecture}-quickgelu"

@@ -62,9 +62,10 @@ def text_map(image_scores: Tensor, window_scores: Mapping[int, Tensor], incidenc
 def max_similarity(features: Tensor, reference: Tensor) -> Tensor:
     """Cosine in −1–1 of each feature with the most similar one of a reference image: [B, n, D], [m, D] -> [B, n].
 
-    The nearest of several references is the maximum over them, so that this is computed once per reference.
+    Both are unit features. The nearest of several references is the maximum over them, so that this is computed once
+    per reference.
     """
-    return (F.normalize(features, dim=-1) @ F.normalize(reference, dim=-1).T).amax(-1)
+    return (features @ reference.T).amax(-1)
 
 
 def association_scores(similarity: Tensor) -> Tensor:
