@@ -27,7 +27,11 @@ MISSING = "–"
 UNTRAINED = (
     "A backbone with untrained weights shows that the harness works; its numbers say nothing about WinCLIP itself."
 )
-DEMO = "The demo dataset is generated; numbers on it say nothing about WinCLIP itself."
+DEMO = "The demo dataset is made of generated images; numbers on it say nothing about WinCLIP itself."
+DEMO_MODEL = (
+    "The demo's backbone is a little model of our own, trained on generated images; its numbers are about itself, "
+    "not about WinCLIP."
+)
 
 _METHODS = {"winclip": ("WinCLIP", "WinCLIP+")}  # zero-shot, few-shot
 _LATEX = {
@@ -326,7 +330,8 @@ def _scales(record: Record) -> str:
 def _remarks(record: Record) -> list[str]:
     untrained = record.config["backbone"]["pretrained"] == "untrained"
     demo = "demo" in (record.dataset, record.config["dataset"]["name"])
-    return [UNTRAINED] * untrained + [DEMO] * demo
+    shipped = record.config["backbone"]["pretrained"] == "shipped"
+    return [UNTRAINED] * untrained + [DEMO_MODEL] * shipped + [DEMO] * demo
 
 
 def _slug(record: Record) -> str:
