@@ -25,7 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from winclip_bench.clip.__main__ import high_water_mark
 from winclip_bench.clip.allocator import keep_freed_memory
+from winclip_bench.clip.cost import flops
 from winclip_bench.clip.encoder import encode
 from winclip_bench.clip.towers import take_apart
 from winclip_bench.clip.windows import window_patches
@@ -44,24 +46,6 @@ def baseline(visual: Any, grid: int, pixels: Tensor) -> None:
         classes = tokens[:, :1, None].expand(-1, len(patches), -1, -1)
         sequences = torch.cat([classes, tokens[:, patches]], 2).flatten(0, 1)
         F.normalize(visual.ln_post(visual.transformer(sequences)[:, 0]) @ visual.proj, dim=-1)
-
-
-def flops(tower: Any, shared: bool) -> float:
-    """Floating-point operations per image; `shared` as `encode` does it, otherwise as the baseline."""
-    grid, width, layers = tower.grid, tower.width, len(tower.blocks)
-    hidden = len(tower.blocks[0].mlp.second.weight[0])
-    lengths = [(1, grid**2 + 1), *(((grid - side + 1) ** 2, side**2 + 1) for side in SCALES)]
-    rows = sum(count * length for count, length in lengths)
-    qkv, rest = 6 * width * width, 2 * width * width + 4 * width * hidden
-    attention = sum(4 * count * length**2 * width for count, length in lengths)
-    total = layers * (rows * (qkv + rest) + attention)
-    if shared:
-        windows = sum(count for count, _ in lengths[1:])
-        window_rows = rows - lengths[0][1]
-        total -= (rows - lengths[0][1]) * qkv  # first block: projections on the grid only
-        if tower.class_token_pooling:
-            total -= (window_rows - windows) * (rest + qkv / 3)
-    return total
 
 
 def timed(run: Callable[[], object], device: torch.device, threads: int) -> float:
@@ -102,12 +86,6 @@ def child(architecture: str, contender: str, batch: int) -> None:
     else:
         encode_in_turn(tower, pixels)
     print(high_water_mark() - before)
-
-
-def high_water_mark() -> float:
-    """Peak resident memory of this process, MiB (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def encode_in_turn(tower: Any, pixels: Tensor) -> None:
@@ -167,7 +145,7 @@ def main() -> None:
     print("| encoder | s per image | against the baseline | GFLOP | share of the ceiling | MiB more at batch 8 |")
     print("|---|---|---|---|---|---|")
     for name in ("baseline", "fp32", "bf16"):
-        work = flops(towers["fp32"], shared=name != "baseline")
+        work = flops(towers["fp32"], SCALES, shared=name != "baseline")
         product, operations = "product bf16" if name == "bf16" else "product fp32", products["fp32"][1]
         share = work / (best[name] / arguments.batch) / (operations / best[product])
         extra = f"{memory[name]:.0f} ({memory['baseline'] / memory[name]:.1f}×)" if memory else "–"

@@ -30,13 +30,14 @@ from winclip_bench.errors import InputError
 
 @dataclass
 class Mlp:
-    """rows + out_norm(second(middle(first(norm(rows)))))."""
+    """rows + out_norm(second(middle(first(norm(rows))))); parameters are those of its matrices."""
 
     norm: nn.Module
     first: Callable[[Tensor], Tensor]
     middle: nn.Module
     second: Linear
     out_norm: nn.Module
+    parameters: int
 
     def add_to(self, rows: Tensor) -> Tensor:
         """[R, width] -> [R, width]"""
@@ -192,6 +193,7 @@ def _native_block(block: Any, architecture: str, dtype: torch.dtype) -> Block:
             middle=_cast(mlp.ln, dtype) if custom else nn.Identity(),
             second=second,
             out_norm=mlp_out_norm,
+            parameters=sum(weight.numel() for weight in mlp.parameters() if weight.ndim == 2),
         ),
     )
 
@@ -287,6 +289,7 @@ def _timm_block(block: Any, architecture: str, dtype: torch.dtype) -> Block:
             middle=_cast(block.mlp.norm, dtype),
             second=second,
             out_norm=mlp_out_norm,
+            parameters=sum(weight.numel() for weight in block.mlp.parameters() if weight.ndim == 2),
         ),
     )
 

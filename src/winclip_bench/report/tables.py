@@ -320,7 +320,7 @@ def _method(record: Record) -> str:
 
 def _backbone(record: Record) -> str:
     backbone = record.config["backbone"]
-    return f"{backbone['name']} ({backbone['pretrained']})"
+    return f"{backbone['name']} ({Path(backbone['pretrained']).name})"  # of a checkpoint file its name says enough
 
 
 def _scales(record: Record) -> str:
