@@ -185,7 +185,7 @@ class RuntimeConfig:
 
     device: Device = Device.auto
     precision: Precision = Precision.fp32
-    batch_size: int = 1
+    batch_size: int | None = None
     workers: int = 2
     cache_dir: str = MISSING
 
@@ -257,7 +257,7 @@ def _check(config: Config) -> None:
         "protocol.tile_stride": config.protocol.tile_stride,
     }
     for setting, value in positive.items():
-        if not 0 < value < math.inf:
+        if value is not None and not 0 < value < math.inf:
             raise InputError(f"{setting}={value} must be a number greater than 0")
     if config.protocol.tile_stride > 1:
         raise InputError(

@@ -6,6 +6,7 @@ bit for bit.
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,8 +27,10 @@ from winclip_bench.features.shards import Item
 
 log = logging.getLogger(__name__)
 
-# Tiles of one shard: about 60 MB of window embeddings of ViT-B-16-plus-240, and what a killed run loses at most.
+# A shard is written when it has so many tiles (about 220 MB of ViT-B-16-plus-240) or has been begun so long ago,
+# whichever comes first: a killed run loses no more than that.
 SHARD_TILES = 128
+SHARD_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,12 @@ class Encoder:
         return torch.from_numpy(np.concatenate([self._prompts.rows("prompts", prompt) for prompt in prompts]))
 
     def images(
-        self, images: Sequence[ImageFile], scales: Sequence[int], *, batch_size: int, workers: int, label: str
+        self, images: Sequence[ImageFile], scales: Sequence[int], *, batch_size: int | None, workers: int, label: str
     ) -> int:
         """See to it that the features of all images are stored; returns how many images had to be encoded.
 
-        label   what the progress bar is called
+        batch_size   tiles at once; None is one on a CPU, where more cost memory and gain nothing, and 16 on a GPU
+        label        what the progress bar is called
         """
         for image in images:
             if image.sha256 == UNREADABLE:  # no key: whatever is read from it now is not what was hashed
@@ -135,7 +139,13 @@ class Encoder:
         self._images.forget()
 
     def _encode(
-        self, files: Sequence[ImageFile], kinds: Sequence[str], scales: Sequence[int], *, batch_size: int, workers: int
+        self,
+        files: Sequence[ImageFile],
+        kinds: Sequence[str],
+        scales: Sequence[int],
+        *,
+        batch_size: int | None,
+        workers: int,
     ) -> Iterator[tuple[list[Item], Features]]:
         """Shards of encoded images; decoded in the background while the model works on the ones before."""
         backbone = self.backbone()
@@ -157,6 +167,8 @@ class Encoder:
 
         items: list[Item] = []
         parts: list[Features] = []
+        batch_size = batch_size or (16 if backbone.device.type == "cuda" else 1)
+        begun = time.monotonic()
         loaded = prefetch(files, load, workers=workers, ahead=max(8, 2 * batch_size))
         for batch in _batches(loaded, batch_size):
             pixels = torch.cat([tiles.pixels for _, tiles, _ in batch])
@@ -165,9 +177,9 @@ class Encoder:
             for image, tiles, original_size in batch:
                 about = asdict(Geometry(tiles.corners, tiles.size, original_size))
                 items.append(Item(image.sha256, len(tiles.pixels), about))
-            if sum(item.rows for item in items) >= SHARD_TILES:
+            if sum(item.rows for item in items) >= SHARD_TILES or time.monotonic() - begun > SHARD_SECONDS:
                 yield items, Features.concatenate(parts)
-                items, parts = [], []
+                items, parts, begun = [], [], time.monotonic()
         if items:
             yield items, Features.concatenate(parts)
 
