@@ -156,7 +156,10 @@ def check_writable(results_dir: Path) -> None:
     Raises InputError if either fails.
     """
     probe = Path(results_dir) / f".{secrets.token_hex(8)}.probe"
-    write_atomically(probe, b"")
+    try:
+        write_atomically(probe, b"")
+    except InputError as error:
+        raise InputError(f"results_dir={printable(str(results_dir))} cannot be written to: {error}") from error
     probe.unlink(missing_ok=True)
 
 
