@@ -123,7 +123,9 @@ def test_the_dependencies_are_those_that_the_code_imports() -> None:
     declared = {
         requirement.split(">")[0].split("<")[0].split("=")[0].lower() for requirement in project["dependencies"]
     }
-    of_module = {"open_clip": "open_clip_torch", "PIL": "pillow", "skimage": "scikit-image", "hydra": "hydra-core"}
+    of_module = {"open_clip": "open_clip_torch", "PIL": "pillow", "skimage": "scikit-image", "hydra": "hydra-core"} | {
+        "yaml": "pyyaml"
+    }
     script = (
         "import ast, pathlib, sys\n"
         "trees = [ast.parse(p.read_text()) for p in pathlib.Path('src').rglob('*.py')]\n"
