@@ -52,7 +52,7 @@ class Similarities:
         features = self._encoder.features(images, kind)
         if norm:
             features = self._encoder.backbone().normalise_patches(features)
-        return F.normalize(features, dim=-1)
+        return F.normalize(features, dim=-1) if kind == "patches" else features  # windows are unit embeddings
 
     def _remember(self, key: tuple[str, str, str, bool], similarity: Tensor) -> None:
         self._known[key] = similarity
