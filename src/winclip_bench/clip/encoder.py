@@ -32,12 +32,6 @@ class Features:
     windows: dict[int, Tensor]
     patches: Tensor
 
-    def __getitem__(self, images: slice) -> "Features":
-        """Features of some of the images."""
-        return Features(
-            self.image[images], {side: part[images] for side, part in self.windows.items()}, self.patches[images]
-        )
-
     @classmethod
     def concatenate(cls, parts: Sequence["Features"]) -> "Features":
         """The images of all parts, one after the other."""
