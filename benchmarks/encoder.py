@@ -4,12 +4,15 @@
     python benchmarks/encoder.py --threads 2 --architecture ViT-L-14
 
 The baseline gathers the windows of one scale after the other and runs open_clip's own transformer on them, then on the
-whole image. Seconds are of the process's own processors for one thread (the machine may be shared) and of the wall
-clock for more or on a GPU; each contender's best of several turns counts, turns alternate, and what is compared are
-ratios. The ceiling is one large matrix product in the same dtype, measured in the same turns.
+whole image. It runs in a process of its own, with the C library's allocator as it comes, because that is how those
+implementations run; the harness sets its allocator. Seconds are of the process's own processors for one thread (the
+machine may be shared) and of the wall clock for more or on a GPU; each contender's best of several turns counts, turns
+alternate, and what is compared are ratios. The ceiling is one large matrix product in the same dtype, measured in the
+same turns.
 """
 
 import argparse
+import ctypes
 import gc
 import logging
 import subprocess
@@ -67,6 +70,26 @@ def ceiling(dtype: torch.dtype, device: torch.device) -> tuple[Callable[[], obje
     return lambda: torch.mm(x, weight.T, out=out), 2.0 * 2896 * 896 * 3584
 
 
+class Peer:
+    """The baseline in another process, which encodes and waits in turn."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        command = [sys.executable, __file__, *arguments, "--peer"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def __call__(self) -> float:
+        """Seconds of one call."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        return float(self.process.stdout.readline())
+
+    @staticmethod
+    def serve(run: Callable[[], object], device: torch.device, threads: int) -> None:
+        """In the other process: a call for each line of standard input."""
+        for _ in sys.stdin:
+            print(timed(run, device, threads), flush=True)
+
+
 def peak(arguments: list[str]) -> float:
     """Peak memory of a child process that does nothing else, MiB."""
     done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
@@ -78,7 +101,9 @@ def child(architecture: str, contender: str, batch: int) -> None:
     visual, pixels = prepare(architecture, batch, torch.device("cpu"))
     dtype = torch.bfloat16 if contender == "bf16" else torch.float32
     tower = take_apart(visual, architecture, dtype)
+    ceiling(dtype, pixels.device)[0]()  # the libraries' own code and buffers are nobody's merit
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what loading has left must not be had for nothing
     Path("/proc/self/clear_refs").write_text("5")  # loading has set a higher mark; begin anew
     before = high_water_mark()
     if contender == "baseline":
@@ -110,26 +135,34 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--batch", type=int, default=1, help="images at once on a GPU")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=2, metavar=("CONTENDER", "BATCH"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()  # as the harness does; it is as good for the baseline
+    device = torch.device(arguments.device)
+    if not arguments.peer and not arguments.child:
+        keep_freed_memory()
     if arguments.child:
         child(arguments.architecture, arguments.child[0], int(arguments.child[1]))
         return
 
-    device = torch.device(arguments.device)
     visual, pixels = prepare(arguments.architecture, arguments.batch, device)
+    if arguments.peer:
+        grid = take_apart(visual, arguments.architecture).grid
+        Peer.serve(lambda: baseline(visual, grid, pixels), device, arguments.threads)
+        return
+    common = ["--architecture", arguments.architecture, "--threads", str(arguments.threads)]
+    peer = Peer([*common, "--batch", str(arguments.batch), "--device", arguments.device])
     towers = {"fp32": take_apart(visual, arguments.architecture)}
     towers["bf16"] = take_apart(visual, arguments.architecture, torch.bfloat16)
     products = {"fp32": ceiling(torch.float32, device), "bf16": ceiling(torch.bfloat16, device)}
     contenders: dict[str, Callable[[], object]] = {
-        "baseline": lambda: baseline(visual, towers["fp32"].grid, pixels),
         **{name: partial(encode, tower, pixels, SCALES) for name, tower in towers.items()},
         **{f"product {name}": product for name, (product, _) in products.items()},
     }
-    best = dict.fromkeys(contenders, float("inf"))
+    best = dict.fromkeys(["baseline", *contenders], float("inf"))
     for _ in range(arguments.turns):
+        best["baseline"] = min(best["baseline"], peer())
         for name, run in contenders.items():
             best[name] = min(
                 best[name], *(timed(run, device, arguments.threads) for _ in range(10 if "product" in name else 1))
@@ -138,9 +171,7 @@ def main() -> None:
     memory = {}
     if device.type == "cpu":
         for name in ("baseline", "fp32", "bf16"):
-            memory[name] = peak(
-                ["--architecture", arguments.architecture, "--threads", str(arguments.threads), "--child", name, "8"]
-            )
+            memory[name] = peak([*common, "--child", name, "8"])
     print(f"{arguments.architecture}, {arguments.threads} threads, {device}, batch {arguments.batch}\n")
     print("| encoder | s per image | against the baseline | GFLOP | share of the ceiling | MiB more at batch 8 |")
     print("|---|---|---|---|---|---|")

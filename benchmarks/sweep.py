@@ -26,13 +26,13 @@ import torch
 from winclip_bench import config as configuration
 from winclip_bench import records
 from winclip_bench.clip.backbone import Backbone, Weights, find_weights, load_backbone
+from winclip_bench.comparisons import Comparisons
 from winclip_bench.config import Config
 from winclip_bench.data import Category, Digests, content_digests, open_dataset
 from winclip_bench.data.demo import write_demo
 from winclip_bench.encoding import Encoder, ImageFile, Preprocessing
 from winclip_bench.errors import InputError
 from winclip_bench.evaluation import Evaluation, choose_references, encode_text, evaluate
-from winclip_bench.similarities import Similarities
 
 SHOTS, SEEDS = (0, 1, 2, 4, 8), 5
 REPEATS = 5  # of what takes milliseconds; the fastest counts
@@ -95,7 +95,7 @@ class Bench:
             digests=self.digests,
             class_names={self.category.name: self.category.name.replace("_", " ")},
             encoder=encoder,
-            similarities=Similarities(encoder),
+            comparisons=Comparisons(encoder),
             provenance={},
         )
 

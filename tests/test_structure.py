@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "records": {"errors"},
     "features": {"errors", "records"},
     "encoding": {"errors", "clip", "data", "features"},
-    "similarities": {"encoding", "methods"},
+    "comparisons": {"encoding", "methods"},
     "report": {"errors", "records", "metrics"},
     "tracking": {"errors", "records", "report"},
     "config": {"errors"},

@@ -15,6 +15,7 @@ from torch import Tensor
 from winclip_bench.clip.prompts import compose
 from winclip_bench.clip.tiles import resize_mask, stitch
 from winclip_bench.clip.windows import incidence
+from winclip_bench.comparisons import Comparisons
 from winclip_bench.config import Config, PatchFeatures, ReferenceDraw, as_dict
 from winclip_bench.data import (
     UNREADABLE,
@@ -34,7 +35,6 @@ from winclip_bench.features import Geometry
 from winclip_bench.methods import winclip
 from winclip_bench.metrics import PIXEL_METRICS, Measured, pixel_metrics, sample_metrics
 from winclip_bench.records import Record, Score
-from winclip_bench.similarities import Similarities
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Evaluation:
     digests: Digests
     class_names: Mapping[str, str]
     encoder: Encoder
-    similarities: Similarities
+    comparisons: Comparisons
     provenance: Mapping[str, Any]
     listed: list[Reference] | None = None
 
@@ -201,21 +201,23 @@ def score_tiles(
     grid: int,
 ) -> winclip.Scores:
     """Scores of all tiles of some images, in float32 on the CPU, whatever device has encoded them."""
-    config, encoder = run.config, run.encoder
+    config = run.config
+    text = {
+        kind: run.comparisons.to_text(images, kind, text_prototypes, config.protocol.temperature)
+        for kind in ("image", *map(windows_kind, config.scales))
+    }
     similarity = None
     if gallery:
         norm = config.protocol.patch_features is PatchFeatures.after_ln_post
         similarity = winclip.Similarity(
-            run.similarities.to_nearest(images, gallery, "patches", norm),
-            {side: run.similarities.to_nearest(images, gallery, windows_kind(side)) for side in config.scales},
+            run.comparisons.to_nearest(images, gallery, "patches", norm),
+            {side: run.comparisons.to_nearest(images, gallery, windows_kind(side)) for side in config.scales},
         )
     return winclip.score(
-        encoder.features(images, "image"),
-        {side: encoder.features(images, windows_kind(side)) for side in config.scales},
-        text_prototypes,
+        text["image"],
+        {side: text[windows_kind(side)] for side in config.scales},
         {side: incidence(grid, side) for side in config.scales},
         grid=grid,
-        temperature=config.protocol.temperature,
         similarity=similarity,
         combination=config.protocol.map_combination.value,
     )

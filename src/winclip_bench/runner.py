@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from winclip_bench import records
 from winclip_bench.clip.backbone import Backbone, Weights, find_weights, load_backbone
+from winclip_bench.comparisons import Comparisons
 from winclip_bench.config import ClassName, Config, Device, Layout, Precision, TrackerName
 from winclip_bench.data import Category, Dataset, content_digests, open_dataset
 from winclip_bench.data.demo import write_demo
@@ -24,7 +25,6 @@ from winclip_bench.errors import InputError, RunError, printable
 from winclip_bench.evaluation import Evaluation, Reference, Result, evaluate, listed_references
 from winclip_bench.provenance import provenance
 from winclip_bench.report.tables import table, to_markdown, write_overview, write_tables
-from winclip_bench.similarities import Similarities
 from winclip_bench.tracking import track
 
 
@@ -72,7 +72,7 @@ def _prepare(config: Config) -> tuple[Evaluation, tuple[Category, ...]]:
         digests=digests,
         class_names=class_names,
         encoder=encoder,
-        similarities=_similarities(encoder),
+        comparisons=_comparisons(encoder),
         provenance={
             **provenance(device),
             "weights_sha256": weights.sha256,
@@ -248,8 +248,8 @@ def _encoder(
 
 
 @lru_cache(maxsize=1)
-def _similarities(encoder: Encoder) -> Similarities:
-    return Similarities(encoder)
+def _comparisons(encoder: Encoder) -> Comparisons:
+    return Comparisons(encoder)
 
 
 def _preprocessing(config: Config) -> Preprocessing:

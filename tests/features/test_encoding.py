@@ -15,10 +15,10 @@ from tests.helpers import arguments, command, read_records, run_ids, without
 from winclip_bench import runner
 from winclip_bench.clip.backbone import Backbone, Weights
 from winclip_bench.clip.encoder import Features
+from winclip_bench.comparisons import Comparisons
 from winclip_bench.data import file_sha256
 from winclip_bench.encoding import Encoder, ImageFile, Preprocessing
-from winclip_bench.methods.winclip import max_similarity
-from winclip_bench.similarities import Similarities
+from winclip_bench.methods.winclip import max_similarity, text_scores
 
 SCALES = [2, 3]
 TILES = Preprocessing("tile", 1.0, "pil")
@@ -250,7 +250,7 @@ def unit(features: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(features, dim=-1)
 
 
-class TestSimilarities:
+class TestComparisons:
     """Remembered similarities against computing them directly."""
 
     @pytest.mark.parametrize(("kind", "norm"), [("patches", False), ("patches", True), ("windows-2", False)])
@@ -259,38 +259,52 @@ class TestSimilarities:
     ) -> None:
         encoder = make(backbone, None)
         fill(encoder, images)
-        similarities = Similarities(encoder)
+        comparisons = Comparisons(encoder)
         queries = encoder.features(images, kind)
         queries = backbone.normalise_patches(queries) if norm else queries
         for chosen in ([0], [1], [0, 1], [2, 0], [3, 1, 2], [0, 0]):
             references = [images[index] for index in chosen]
             gallery = encoder.features(references, kind).flatten(0, 1)
             gallery = backbone.normalise_patches(gallery) if norm else gallery
-            found = similarities.to_nearest(images, references, kind, norm)
+            found = comparisons.to_nearest(images, references, kind, norm)
             torch.testing.assert_close(found, max_similarity(unit(queries), unit(gallery)), atol=1e-5, rtol=0)
-            assert torch.equal(found, Similarities(encoder).to_nearest(images, references[::-1], kind, norm))
+            assert torch.equal(found, Comparisons(encoder).to_nearest(images, references[::-1], kind, norm))
 
     def test_each_reference_is_compared_once(self, backbone: Backbone, images: list[ImageFile]) -> None:
         encoder = make(backbone, None)
         fill(encoder, images)
-        similarities = Similarities(encoder)
-        with mock.patch("winclip_bench.similarities.max_similarity", side_effect=max_similarity) as compare:
+        comparisons = Comparisons(encoder)
+        with mock.patch("winclip_bench.comparisons.max_similarity", side_effect=max_similarity) as compare:
             for chosen in ([0], [0, 1], [1, 2], [2, 1, 0]):
-                similarities.to_nearest(images, [images[index] for index in chosen], "patches")
+                comparisons.to_nearest(images, [images[index] for index in chosen], "patches")
+        assert compare.call_count == 3
+
+    def test_text_scores_are_those_of_the_features_and_computed_once(
+        self, backbone: Backbone, images: list[ImageFile]
+    ) -> None:
+        encoder = make(backbone, None)
+        fill(encoder, images)
+        comparisons = Comparisons(encoder)
+        some, other = (unit(torch.randn(2, encoder.features(images, "image").shape[-1])) for _ in range(2))
+        with mock.patch("winclip_bench.comparisons.text_scores", side_effect=text_scores) as compare:
+            for prototypes, temperature in ((some, 0.1), (other, 0.1), (some, 0.2), (some, 0.1)):
+                found = comparisons.to_text(images, "windows-2", prototypes, temperature)
+                expected = text_scores(encoder.features(images, "windows-2"), prototypes, temperature)
+                assert torch.equal(found, expected)
         assert compare.call_count == 3
 
     def test_the_budget_drops_the_least_recently_used(self, backbone: Backbone, images: list[ImageFile]) -> None:
         encoder = make(backbone, None)
         fill(encoder, images)
-        similarities = Similarities(encoder)
-        size = similarities.to_nearest(images, images[:1], "patches").nbytes
+        size = Comparisons(encoder).to_nearest(images, images[:1], "patches").nbytes  # too small a budget for features
+        comparisons = Comparisons(encoder)
         with (
-            mock.patch("winclip_bench.similarities._BUDGET", 2 * size),
-            mock.patch("winclip_bench.similarities.max_similarity", side_effect=max_similarity) as compare,
+            mock.patch("winclip_bench.comparisons._BUDGET", 2 * size),
+            mock.patch("winclip_bench.comparisons.max_similarity", side_effect=max_similarity) as compare,
         ):
-            for index in (1, 0, 2, 0, 1):
-                similarities.to_nearest(images, [images[index]], "patches")
-        assert compare.call_count == 3  # 1, 2, and 1 again, which 2 has displaced
+            for index in (0, 1, 0, 2, 0, 1):
+                comparisons.to_nearest(images, [images[index]], "patches")
+        assert compare.call_count == 4  # 0, 1, 2, and 1 again, which 2 has displaced
 
 
 @pytest.fixture
@@ -299,7 +313,7 @@ def swept(parts: Path, tmp_path: Path) -> Iterator[Callable[..., Calls]]:
 
     def run(*settings: str) -> Calls:
         runner._encoder.cache_clear()
-        runner._similarities.cache_clear()
+        runner._comparisons.cache_clear()
         with encoded_batches() as calls:
             outcome = command(*arguments(parts / "bolt", tmp_path / "results", "dataset.name=parts", *settings))
         assert outcome.code == 0, outcome.err
@@ -307,7 +321,7 @@ def swept(parts: Path, tmp_path: Path) -> Iterator[Callable[..., Calls]]:
 
     yield run
     runner._encoder.cache_clear()
-    runner._similarities.cache_clear()
+    runner._comparisons.cache_clear()
 
 
 def test_settings_that_change_no_feature_encode_no_image(swept: Callable[..., Calls]) -> None:
@@ -342,7 +356,7 @@ def test_a_run_records_the_same_cold_warm_and_without_a_cache(parts: Path, tmp_p
     for results, cache in (("cold", "cache"), ("warm", "cache"), ("none", "file/cache")):
         (tmp_path / "file").write_text("a folder cannot be made in a file")
         runner._encoder.cache_clear()
-        runner._similarities.cache_clear()
+        runner._comparisons.cache_clear()
         outcome = command(
             *arguments(parts / "bolt", tmp_path / results, "k_shot=2", f"runtime.cache_dir={tmp_path / cache}")
         )

@@ -33,12 +33,10 @@ def test_scores_and_maps_agree_with_the_literal_reference(backbone_of: Load, arc
             {side: _nearest(features.windows[side], k) for side in scales},
         )
     scores = winclip.score(
-        features.image[:2],
-        {side: features.windows[side][:2] for side in scales},
-        prototypes,
+        winclip.text_scores(features.image[:2], prototypes, temperature),
+        {side: winclip.text_scores(features.windows[side][:2], prototypes, temperature) for side in scales},
         {side: incidence(backbone.grid, side) for side in scales},
         grid=backbone.grid,
-        temperature=temperature,
         similarity=similarity,
     )
 
@@ -77,25 +75,19 @@ def test_a_perfect_match_gives_zero_not_infinity() -> None:
 
 
 def test_image_only_map_is_the_image_score() -> None:
-    image = F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    prototypes = F.normalize(torch.randn(2, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
-    scores = winclip.score(image, {}, prototypes, {}, grid=3, temperature=1.0)
-    torch.testing.assert_close(scores.maps, scores.text[:, None].expand(-1, 9))
+    text = torch.tensor([0.2, 0.9])
+    scores = winclip.score(text, {}, {}, grid=3)
+    torch.testing.assert_close(scores.maps, text[:, None].expand(-1, 9))
 
 
 def test_sum_is_twice_the_mean() -> None:
     generator = torch.Generator().manual_seed(0)
-    image = F.normalize(torch.randn(1, 8, generator=generator), dim=-1)
-    windows = {2: F.normalize(torch.randn(1, 4, 8, generator=generator), dim=-1)}
-    prototypes = F.normalize(torch.randn(2, 8, generator=generator), dim=-1)
+    text, windows = torch.rand(1, generator=generator), {2: torch.rand(1, 4, generator=generator)}
     similarity = winclip.Similarity(torch.rand(1, 9, generator=generator), {2: torch.rand(1, 4, generator=generator)})
     mean, total = (
-        winclip.score(
-            image, windows, prototypes, {2: incidence(3, 2)}, grid=3, temperature=1.0, similarity=similarity,
-            combination=combination,
-        ).maps
+        winclip.score(text, windows, {2: incidence(3, 2)}, grid=3, similarity=similarity, combination=combination).maps
         for combination in ("mean", "sum")
-    )  # fmt: skip
+    )
     torch.testing.assert_close(2 * mean, total)
 
 

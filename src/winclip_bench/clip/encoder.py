@@ -18,6 +18,8 @@ from torch import Tensor
 from winclip_bench.clip.towers import Block, Tower
 from winclip_bench.clip.windows import window_patches
 
+_SHORT = 16  # tokens: a window of 3×3 patches and its class token, with room to spare
+
 
 @dataclass
 class Features:
@@ -160,7 +162,18 @@ def _attention(block: Block, group: Group, qkv: Tensor, rotate_half: bool) -> Te
     query, key, value = (_heads(block, part) for part in qkv.chunk(3, -1))
     query = _rotate(block.query_norm(query), group, rotate_half)
     key = _rotate(block.key_norm(key), group, rotate_half)
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1)
+    return _attend(query, key, value).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(q·kᵀ / √d)·v of [N, heads, L, d]."""
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or query.shape[-2] > _SHORT:
+        return F.scaled_dot_product_attention(query, key, value)
+    # On sequences this short torch's kernel spends most of its time between them; two batched products do not. The
+    # softmax runs over the first dimension, because over a last one of a few elements it cannot use wide registers.
+    scores = torch.einsum("nhid,nhjd->nhij", query, key).movedim(-1, 0).contiguous().float()
+    weights = scores.mul_(query.shape[-1] ** -0.5).softmax(0).to(value.dtype).movedim(0, -1)
+    return torch.einsum("nhij,nhjd->nhid", weights, value)
 
 
 def _class_attention(block: Block, group: Group, query: Tensor, key_value: Tensor, rotate_half: bool) -> Tensor:

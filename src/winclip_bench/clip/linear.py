@@ -36,10 +36,17 @@ class Linear:
         return product if self.activation is None else _apply(self.activation, product)
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """residual + this layer, for layers without an activation: [R, out], [R, in] -> [R, out]"""
+        """residual + this layer, for layers without an activation: [R, out], [R, in] -> [R, out]
+
+        The residual may be overwritten: a product that adds to it in place needs no second tensor.
+        """
         if self._packed is not None and residual.dtype == x.dtype:
             return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._packed, self.bias, "add")
-        return F.linear(x, self.weight, self.bias).add_(residual) if residual.dtype == x.dtype else residual + self(x)
+        if residual.dtype != x.dtype:
+            return residual + self(x)
+        if self.bias is not None:
+            residual += self.bias
+        return residual.addmm_(x, self.weight.T)
 
 
 def _apply(activation: nn.Module, x: Tensor) -> Tensor:

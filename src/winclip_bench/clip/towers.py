@@ -5,6 +5,7 @@ towers and refuses, with a sentence, those whose tokens cannot be dropped.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 from winclip_bench.clip.linear import Linear
 from winclip_bench.errors import InputError
 
+_HIDDEN_BYTES = 24 * 2**20  # of an MLP's hidden layer at once, on a CPU
+
 
 @dataclass
 class Mlp:
@@ -40,7 +43,22 @@ class Mlp:
     parameters: int
 
     def add_to(self, rows: Tensor) -> Tensor:
-        """[R, width] -> [R, width]"""
+        """[R, width] -> [R, width], which may overwrite the rows.
+
+        The hidden layer is the largest tensor of all, so it is made for a part of the rows at a time; parts this long
+        are as fast as the whole.
+        """
+        hidden = self.parameters // (2 * rows.shape[1])
+        parts = math.ceil(len(rows) * hidden * rows.element_size() / _HIDDEN_BYTES) if rows.device.type == "cpu" else 1
+        if parts <= 1:
+            return self._add_to(rows)
+        for part in rows.chunk(parts):
+            added = self._add_to(part)
+            if added.data_ptr() != part.data_ptr():
+                part.copy_(added)
+        return rows
+
+    def _add_to(self, rows: Tensor) -> Tensor:
         hidden = self.middle(self.first(self.norm(rows)))
         if isinstance(self.out_norm, nn.Identity):
             return self.second.add_to(rows, hidden)
@@ -90,6 +108,7 @@ class Block:
             rows = self.out.add_to(rows, attended)
         else:
             rows = rows + self.out_norm(self.out(attended))
+        del attended  # before the largest tensor of all is made
         return self.mlp.add_to(rows)
 
 

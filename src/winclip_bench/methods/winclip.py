@@ -105,22 +105,18 @@ class Scores:
 
 
 def score(
-    image: Tensor,
-    windows: Mapping[int, Tensor],
-    text_prototypes: Tensor,
+    text: Tensor,
+    window_text: Mapping[int, Tensor],
     incidences: Mapping[int, Tensor],
     *,
     grid: int,
-    temperature: float,
     similarity: Similarity | None = None,
     combination: Literal["mean", "sum"] = "mean",
 ) -> Scores:
     """WinCLIP without references, WinCLIP+ with the similarity to them.
 
-    image [B, E] and windows side -> [B, n, E] are unit embeddings; grid is the number of patches per side.
+    text [B] and window_text side -> [B, n] are text scores; grid is the number of patches per side.
     """
-    text = text_scores(image, text_prototypes, temperature)
-    window_text = {side: text_scores(part, text_prototypes, temperature) for side, part in windows.items()}
     maps = text_map(text, window_text, incidences).expand(-1, grid * grid)
     if similarity is None:
         return Scores(text, maps, None)
