@@ -32,7 +32,9 @@ from winclip_bench.data import Category, Digests, content_digests, open_dataset
 from winclip_bench.data.demo import write_demo
 from winclip_bench.encoding import Encoder, ImageFile, Preprocessing
 from winclip_bench.errors import InputError
-from winclip_bench.evaluation import Evaluation, choose_references, encode_text, evaluate
+from winclip_bench.evaluation import evaluate
+from winclip_bench.pipelines.shared import Evaluation, choose_references
+from winclip_bench.pipelines.winclip import encode_text
 
 SHOTS, SEEDS = (0, 1, 2, 4, 8), 5
 REPEATS = 5  # of what takes milliseconds; the fastest counts

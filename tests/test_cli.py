@@ -31,8 +31,8 @@ from tests.helpers import (
     without,
 )
 from winclip_bench import cli, runner, tracking
-from winclip_bench.evaluation import Evaluation
 from winclip_bench.metrics import pixel_metrics, sample_metrics
+from winclip_bench.pipelines.shared import Evaluation
 
 SCORE_COLUMNS = ["path", "defect", "label", "image_score"]
 IMAGES = ["test/crack/000.png", "test/dent/000.png", "test/good/000.png", "test/good/001.png"]

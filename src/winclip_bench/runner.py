@@ -22,7 +22,8 @@ from winclip_bench.data import Category, Dataset, content_digests, open_dataset
 from winclip_bench.data.demo import write_demo
 from winclip_bench.encoding import Encoder, Preprocessing
 from winclip_bench.errors import InputError, RunError, printable
-from winclip_bench.evaluation import Evaluation, Reference, Result, evaluate, listed_references
+from winclip_bench.evaluation import Result, evaluate
+from winclip_bench.pipelines.shared import Evaluation, Reference, listed_references
 from winclip_bench.provenance import provenance
 from winclip_bench.report.tables import table, to_markdown, write_overview, write_tables
 from winclip_bench.tracking import track
