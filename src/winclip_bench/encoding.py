@@ -170,10 +170,23 @@ class Encoder:
         batch_size = batch_size or (16 if backbone.device.type == "cuda" else 1)
         begun = time.monotonic()
         loaded = prefetch(files, load, workers=workers, ahead=max(8, 2 * batch_size))
+        fits = batch_size
         for batch in _batches(loaded, batch_size):
             pixels = torch.cat([tiles.pixels for _, tiles, _ in batch])
-            # An image can have more tiles than a batch has room for.
-            parts += [_encode_halving(backbone, part, wanted, full).to("cpu") for part in pixels.split(batch_size)]
+            while len(pixels):  # an image can have more tiles than a batch has room for
+                try:
+                    parts.append(backbone.encode_images(pixels[:fits], wanted, full).to("cpu"))
+                except torch.cuda.OutOfMemoryError as error:
+                    tried = min(fits, len(pixels))
+                    if tried == 1:
+                        raise RunError(
+                            "one image alone is too much for the device's memory; use runtime.device=cpu"
+                        ) from error
+                    fits = tried // 2
+                    log.warning("out of device memory with %d images at once; going on with %d", tried, fits)
+                    torch.cuda.empty_cache()
+                else:
+                    pixels = pixels[fits:]
             for image, tiles, original_size in batch:
                 about = asdict(Geometry(tiles.corners, tiles.size, original_size))
                 items.append(Item(image.sha256, len(tiles.pixels), about))
@@ -220,18 +233,3 @@ def _batches(
             batch = []
     if batch:
         yield batch
-
-
-def _encode_halving(backbone: Backbone, pixels: Tensor, scales: Sequence[int], full: bool) -> Features:
-    """Encode a batch; where the device's memory does not suffice, its halves."""
-    try:
-        return backbone.encode_images(pixels, scales, full)
-    except torch.cuda.OutOfMemoryError:
-        if len(pixels) == 1:
-            raise
-    torch.cuda.empty_cache()
-    half = len(pixels) // 2
-    log.warning("out of device memory with %d images at once; going on with %d", len(pixels), half)
-    return Features.concatenate(
-        [_encode_halving(backbone, part, scales, full).to("cpu") for part in (pixels[:half], pixels[half:])]
-    )

@@ -42,15 +42,16 @@ def embed_tokens(visual: Any, pixels: Tensor, patches: Sequence[int] | None) -> 
 
 def _timm(visual: Any, pixels: Tensor, patches: Sequence[int] | None) -> tuple[Tensor, Tensor]:
     trunk = visual.trunk
+    prefix = trunk.num_prefix_tokens
     x = trunk._pos_embed(trunk.patch_embed(pixels[None]))
     x, rope = x if isinstance(x, tuple) else (x, None)
     if patches is not None:
-        x = x[:, [0, *(patch + 1 for patch in patches)]]
+        x = x[:, [*range(prefix), *(patch + prefix for patch in patches)]]
         rope = None if rope is None else rope[patches]
     x = trunk.norm_pre(x)
     for block in trunk.blocks:
         x = block(x) if rope is None else block(x, rope=rope)
-    return visual.head(trunk.forward_head(trunk.norm(x)))[0], x[0, 1:]
+    return visual.head(trunk.forward_head(trunk.norm(x)))[0], x[0, prefix:]
 
 
 def features(visual: Any, pixels: Tensor, grid: int, scales: Sequence[int]) -> tuple[Tensor, dict[int, Tensor], Tensor]:

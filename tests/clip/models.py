@@ -8,8 +8,18 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from timm.models import register_model
+from timm.models.vision_transformer import VisionTransformer
 
 from winclip_bench.clip.backbone import Backbone, find_weights, load_backbone
+
+
+@register_model
+def vit_test_without_class_token(pretrained: bool = False, **settings: Any) -> VisionTransformer:
+    """A tower as SigLIP has it, which timm offers in large sizes only."""
+    shape = {"embed_dim": 64, "depth": 2, "num_heads": 4, "img_size": 80, "class_token": False, "global_pool": "map"}
+    return VisionTransformer(**shape, num_classes=settings["num_classes"])
+
 
 TEXT = {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 _NATIVE = {"image_size": 80, "patch_size": 16, "width": 64, "head_width": 16, "layers": 2}
@@ -27,6 +37,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "image_size": 384,
             "timm_pool": "map",
             "timm_model_name": "vit_pe_core_tiny_patch16_384",
+        },
+        "custom_text": True,
+    },
+    "test-no-class-token": {
+        "vision_cfg": {
+            **_TIMM,
+            "image_size": 80,
+            "timm_pool": "map",
+            "timm_model_name": "vit_test_without_class_token",
         },
         "custom_text": True,
     },

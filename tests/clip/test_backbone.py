@@ -1,6 +1,7 @@
 """Weights are known or refused, prompts fit or are refused, and a model that computes something else is refused."""
 
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +115,6 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("RN50", "ModifiedResNet"),
         ("convnext_tiny", "ConvNeXt"),
-        ("ViT-B-16-SigLIP", "0 class and register tokens"),
         ("vit_relpos_medium_patch16_cls_224", "VisionTransformerRelPos"),
         ("MobileCLIP-S1", "FastVit"),
     ],
@@ -125,6 +125,20 @@ def test_towers_without_droppable_tokens_are_refused(architecture: str, reason: 
         visual = open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"])
     with pytest.raises(InputError, match=f"{architecture}.*{reason}"):
         take_apart(visual, architecture)
+
+
+def test_register_tokens_are_refused() -> None:
+    settings = {"timm_model_name": "vit_wee_patch16_reg1_gap_256", "timm_pool": "avg", "timm_proj": "linear"}
+    with torch.device("meta"):
+        visual = open_clip.model._build_vision_tower(48, {**settings, "image_size": 256})
+    with pytest.raises(InputError, match="wee has 1 register tokens"):
+        take_apart(visual, "wee")
+
+
+def test_a_tokenizer_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match=r"tokenizer timm/ViT-B-16-SigLIP2-256, which could not be had .* install"):
+        module._tokenizer("ViT-B-16-SigLIP2-256")
 
 
 def test_prompts_longer_than_the_context_are_refused(backbone_of: Load) -> None:

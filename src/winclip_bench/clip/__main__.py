@@ -66,7 +66,7 @@ def measure(architecture: str, dtype: torch.dtype) -> tuple[float, float]:
 def row(name: str, architecture: str, precision: str, counted_only: bool) -> str:
     """One line of the table."""
     tower, size, parameters = build(architecture, "cpu", torch.float32)
-    lengths = sequence_lengths(tower.grid, SCALES)
+    lengths = sequence_lengths(tower.grid, SCALES, tower.prefix)
     cells = [
         name,
         f"{size}",

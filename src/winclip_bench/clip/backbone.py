@@ -180,7 +180,7 @@ def load_backbone(weights: Weights, device: torch.device | None = None, dtype: t
         architecture=architecture,
         model=model,
         tower=take_apart(model.visual, architecture, dtype),
-        tokenizer=open_clip.get_tokenizer(architecture),
+        tokenizer=_tokenizer(architecture),
         image_size=weights.image_size,
         mean=weights.mean,
         std=weights.std,
@@ -188,6 +188,17 @@ def load_backbone(weights: Weights, device: torch.device | None = None, dtype: t
     )
     self_check(backbone)
     return backbone
+
+
+def _tokenizer(architecture: str) -> Any:
+    try:
+        return open_clip.get_tokenizer(architecture)
+    except Exception as error:
+        name = open_clip.get_model_config(architecture)["text_cfg"].get("hf_tokenizer_name", "")
+        raise InputError(
+            f"backbone.architecture={architecture} needs the tokenizer {name}, which could not be had "
+            f"({_first_line(error)}); install the package transformers and check the network"
+        ) from error
 
 
 def self_check(backbone: Backbone) -> None:

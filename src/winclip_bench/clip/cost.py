@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from winclip_bench.clip.towers import Tower
 
 
-def sequence_lengths(grid: int, scales: Sequence[int]) -> list[tuple[int, int]]:
-    """(how many sequences, of how many tokens) per image: the whole image first, then each scale's windows.
+def sequence_lengths(grid: int, scales: Sequence[int], prefix: int = 1) -> list[tuple[int, int]]:
+    """(how many sequences, of how many tokens) per image: the whole image first, then each scale's windows;
+    prefix is 1 with a class token.
 
     >>> sequence_lengths(15, [2, 3])
     [(1, 226), (196, 5), (169, 10)]
     """
-    return [(1, grid**2 + 1), *(((grid - side + 1) ** 2, side**2 + 1) for side in scales)]
+    return [(1, grid**2 + prefix), *(((grid - side + 1) ** 2, side**2 + prefix) for side in scales)]
 
 
 def flops(tower: Tower, scales: Sequence[int], shared: bool = True) -> float:
@@ -19,7 +20,7 @@ def flops(tower: Tower, scales: Sequence[int], shared: bool = True) -> float:
 
     shared   as `encode` does it; otherwise every sequence through every block from its tokens on
     """
-    lengths = sequence_lengths(tower.grid, scales)
+    lengths = sequence_lengths(tower.grid, scales, tower.prefix)
     rows = sum(count * length for count, length in lengths)
     total = 0.0
     for index, block in enumerate(tower.blocks):

@@ -52,15 +52,17 @@ class Features:
 class Group:
     """Sequences of equal length among the packed rows: `count` per image, each of `length` tokens.
 
-    tokens   [count, length] which of an image's grid tokens (0 is the class token) each sequence consists of
-    rotary   [count, 1, length-1, 2 · head size] rotations of its patches, or None
+    prefix   1 where a class token comes first, 0 in towers without one
+    tokens   [count, length] which of an image's grid tokens, class token included, each sequence consists of
+    rotary   [count, 1, patches, 2 · head size] rotations of its patches, or None
     whole    whether every token's output is wanted, or just what pooling reads
     """
 
-    def __init__(self, patches: Tensor, rotary: Tensor | None, whole: bool) -> None:
+    def __init__(self, patches: Tensor, prefix: int, rotary: Tensor | None, whole: bool) -> None:
         self.count = len(patches)
-        self.length = patches.shape[1] + 1
-        self.tokens = torch.cat([patches.new_zeros(self.count, 1), patches + 1], 1)
+        self.prefix = prefix
+        self.length = prefix + patches.shape[1]
+        self.tokens = torch.cat([patches.new_zeros(self.count, prefix), patches + prefix], 1)
         self.rotary = None if rotary is None else rotary[patches][:, None]
         self.whole = whole
 
@@ -74,8 +76,11 @@ def encode(tower: Tower, pixels: Tensor, scales: Sequence[int], full: bool = Tru
     """
     sides, batch = list(scales), len(pixels)
     everything = torch.arange(tower.grid**2)[None]
-    groups = [Group(everything.to(pixels.device), tower.rotary, whole=True)] if full else []
-    groups += [Group(window_patches(tower.grid, side).to(pixels.device), tower.rotary, whole=False) for side in sides]
+    groups = [Group(everything.to(pixels.device), tower.prefix, tower.rotary, whole=True)] if full else []
+    groups += [
+        Group(window_patches(tower.grid, side).to(pixels.device), tower.prefix, tower.rotary, whole=False)
+        for side in sides
+    ]
     grid_tokens = tower.embed(pixels).to(tower.dtype)
     *early, last = tower.blocks
 
@@ -92,7 +97,7 @@ def encode(tower: Tower, pixels: Tensor, scales: Sequence[int], full: bool = Tru
     ]
     windows = dict(zip(sides, pooled[1:] if full else pooled, strict=True))
     if full:
-        return Features(image=pooled[0][:, 0], windows=windows, patches=outputs[0][:, 1:].float())
+        return Features(image=pooled[0][:, 0], windows=windows, patches=outputs[0][:, tower.prefix :].float())
     return Features(image=pixels.new_empty(batch, 0), windows=windows, patches=pixels.new_empty(batch, 0, tower.width))
 
 
@@ -189,5 +194,5 @@ def _rotate(x: Tensor, group: Group, rotate_half: bool) -> Tensor:
     if group.rotary is None:
         return x
     per_image = x.unflatten(0, (-1, group.count))
-    rotated = apply_rot_embed_cat(per_image[..., 1:, :], group.rotary, half=rotate_half)
-    return torch.cat([per_image[..., :1, :], rotated], -2).flatten(0, 1).to(x.dtype)
+    rotated = apply_rot_embed_cat(per_image[..., group.prefix :, :], group.rotary, half=rotate_half)
+    return torch.cat([per_image[..., : group.prefix, :], rotated], -2).flatten(0, 1).to(x.dtype)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as transforms
 
 
@@ -94,11 +95,14 @@ def stitch(maps: Tensor, corners: Sequence[tuple[int, int]], size: tuple[int, in
 
 
 def resize_mask(
-    mask: NDArray[np.bool_], size: tuple[int, int], how: Literal["nearest", "bilinear"]
+    mask: NDArray[np.bool_], size: tuple[int, int], how: Literal["nearest", "nearest_floor", "bilinear"]
 ) -> NDArray[np.bool_]:
-    """A mask [H, W] at the size of the maps: the nearest pixel, or bilinear and more than one half."""
+    """A mask [H, W] at the size of the maps: the pixel at the centre (`nearest`) or at the upper left corner
+    (`nearest_floor`) of each new one, or bilinear and more than one half."""
     if mask.shape == size:
         return mask
+    if how == "nearest_floor":  # torch's own arithmetic, whose rounding decides where a corner falls between two pixels
+        return interpolate(torch.tensor(mask)[None, None].byte(), size=size, mode="nearest")[0, 0].bool().numpy()
     resampling = Image.Resampling.NEAREST if how == "nearest" else Image.Resampling.BILINEAR
     scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize((size[1], size[0]), resampling)
     return np.asarray(scaled) > 127

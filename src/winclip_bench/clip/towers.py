@@ -114,12 +114,13 @@ class Block:
 
 @dataclass
 class Tower:
-    """A vision transformer with one class token in front of grid² patch tokens.
+    """A vision transformer on grid² patch tokens, with one class token in front of them or none.
 
+    prefix       1 with a class token, 0 without
     dtype        of the blocks; embed, pool and patch_norm are float32
-    embed        pixels [B, 3, S, S] -> tokens [B, 1+grid², width], positional embedding and ln_pre applied
+    embed        pixels [B, 3, S, S] -> tokens [B, prefix+grid², width], positional embedding and ln_pre applied
     rotary       [grid², 2 · head size] sines and cosines of the patches, or None; rotate_half is their layout
-    pool         tokens [N, L, width], class token first -> embeddings [N, E], not normalised
+    pool         tokens [N, L, width], a class token first -> embeddings [N, E], not normalised
     class_token_pooling   pool reads the class token alone
     patch_norm   ln_post, for the protocols that take patch features after it
     """
@@ -132,6 +133,7 @@ class Tower:
     pool: Callable[[Tensor], Tensor]
     class_token_pooling: bool
     patch_norm: nn.Module
+    prefix: int = 1
     rotary: Tensor | None = None
     rotate_half: bool = False
 
@@ -150,7 +152,7 @@ class Scale(nn.Module):
 def take_apart(visual: Any, architecture: str, dtype: torch.dtype = torch.float32) -> Tower:
     """The parts of an open_clip vision tower, its blocks in `dtype`.
 
-    Raises InputError for towers without a class token and for those whose tokens cannot be dropped.
+    Raises InputError for towers whose tokens cannot be dropped.
     """
     if isinstance(visual, VisionTransformer):
         return _native(visual, architecture, dtype)
@@ -158,8 +160,8 @@ def take_apart(visual: Any, architecture: str, dtype: torch.dtype = torch.float3
         return _timm(visual, architecture, dtype)
     kind = type(visual.trunk if isinstance(visual, TimmModel) else visual).__name__
     raise InputError(
-        f"backbone.architecture={architecture} is a {kind}, not a plain vision transformer with a class token; "
-        "WinCLIP needs one, for example ViT-B-16-plus-240"
+        f"backbone.architecture={architecture} is a {kind}, whose tokens cannot be dropped; "
+        "WinCLIP needs a plain vision transformer, for example ViT-B-16-plus-240"
     )
 
 
@@ -245,10 +247,11 @@ def _scaled(linear: nn.Linear, norm: nn.Module, gamma: Tensor | None, dtype: tor
 
 def _timm(visual: Any, architecture: str, dtype: torch.dtype) -> Tower:
     trunk = visual.trunk
-    if trunk.cls_token is None or trunk.num_prefix_tokens != 1:
+    prefix = int(trunk.cls_token is not None)
+    if trunk.num_prefix_tokens != prefix:
         raise InputError(
-            f"backbone.architecture={architecture} has {trunk.num_prefix_tokens} class and register tokens; "
-            "WinCLIP needs a vision transformer with exactly one class token, for example ViT-B-16-plus-240"
+            f"backbone.architecture={architecture} has {trunk.num_prefix_tokens - prefix} register tokens; "
+            "WinCLIP needs a vision transformer without them, for example ViT-B-16-plus-240"
         )
     if getattr(trunk, "rope_mixed", False):
         raise InputError(f"backbone.architecture={architecture} learns its rotations per block, which is not supported")
@@ -256,7 +259,7 @@ def _timm(visual: Any, architecture: str, dtype: torch.dtype) -> Tower:
     rotary: Tensor | None = None
     if isinstance(trunk, Eva):
         with torch.no_grad():
-            pixels = torch.zeros(1, 3, *visual.image_size, device=trunk.cls_token.device, dtype=trunk.cls_token.dtype)
+            pixels = next(trunk.parameters()).new_zeros(1, 3, *visual.image_size)
             rotary = trunk._pos_embed(trunk.patch_embed(pixels))[1]
 
     def embed(pixels: Tensor) -> Tensor:
@@ -275,6 +278,7 @@ def _timm(visual: Any, architecture: str, dtype: torch.dtype) -> Tower:
         pool=pool,
         class_token_pooling=trunk.attn_pool is None and trunk.global_pool == "token",
         patch_norm=trunk.norm,
+        prefix=prefix,
         rotary=rotary,
         rotate_half=bool(getattr(trunk.blocks[0].attn, "rotate_half", False)),
     )
