@@ -20,7 +20,7 @@ from tqdm import tqdm
 from winclip_bench.clip.backbone import Backbone, Weights
 from winclip_bench.clip.encoder import Features
 from winclip_bench.clip.tiles import Tiles, cut
-from winclip_bench.data import UNREADABLE, prefetch, read_image
+from winclip_bench.data import MAX_PIXELS, UNREADABLE, prefetch, read_image
 from winclip_bench.errors import InputError, RunError
 from winclip_bench.features import ENCODER_VERSION, FeatureStore, Geometry
 from winclip_bench.features.shards import Item
@@ -55,6 +55,7 @@ class Encoder:
 
     backbone    a function, because what finds everything stored loads no model
     cache_dir   None keeps features in memory only
+    max_pixels  size limit of an image that is read
     """
 
     def __init__(
@@ -64,8 +65,11 @@ class Encoder:
         preprocessing: Preprocessing,
         precision: Literal["fp32", "bf16"],
         cache_dir: Path | None,
+        *,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._load = backbone
+        self._max_pixels = max_pixels
         self.image_size = weights.image_size
         self._preprocessing = preprocessing
         model = {"architecture": weights.architecture, "weights": weights.sha256, "encoder": ENCODER_VERSION}
@@ -99,7 +103,7 @@ class Encoder:
         """
         for image in images:
             if image.sha256 == UNREADABLE:  # no key: whatever is read from it now is not what was hashed
-                read_image(image.path)
+                read_image(image.path, self._max_pixels)
                 raise InputError(f"{image.path} could not be read a moment ago and now can; run the same command again")
         kinds = ["image", "patches", *map(windows_kind, scales)]
         absent = self._images.missing(kinds, (image.sha256 for image in images))
@@ -157,7 +161,7 @@ class Encoder:
         full = "image" in kinds or "patches" in kinds
 
         def load(image: ImageFile) -> tuple[ImageFile, Tiles, tuple[int, int]]:
-            decoded = read_image(image.path)
+            decoded = read_image(image.path, self._max_pixels)
             how = self._preprocessing
             tiles = cut(
                 decoded, backbone.image_size, backbone.mean, backbone.std,

@@ -200,6 +200,29 @@ def test_the_folder_has_mvtec_layout_and_lossless_pixels(small, tmp_path):
     assert manifest["version"] == demo.VERSION and manifest["files"] == len(EXPECTED) - 1
 
 
+def test_the_pooled_layout_holds_the_same_images(small, tmp_path):
+    root = demo.write_pooled_demo(tmp_path)
+    parts = [("train/{}", "000"), ("train/{}", "001"), ("test/normal", "{}_000")]
+    anomalies = [
+        f"pooled/test/anomaly/{part}_{defect}_{index:03d}.png"
+        for part, defect in (("tile", "crack"), ("grass", "stain"))
+        for index in range(demo.POOLED_DEFECT_TESTS)
+    ]
+    assert listing(root) == sorted(
+        [
+            "manifest.json",
+            *(
+                f"pooled/{folder.format(part)}/{name.format(part)}.png"
+                for folder, name in parts
+                for part in ("tile", "grass")
+            ),
+            *anomalies,
+        ]
+    )
+    pixels = np.asarray(Image.open(root / "pooled/test/anomaly/grass_stain_001.png"))
+    np.testing.assert_array_equal(pixels, demo.make_sample("grass", "stain", "test", 1)[0])
+
+
 def test_a_finished_folder_is_not_touched_and_a_damaged_one_is_made_again(small, tmp_path):
     root = demo.write_demo(tmp_path)
     before = root.stat().st_ino, (root / "manifest.json").stat().st_mtime_ns
@@ -235,11 +258,11 @@ def test_a_writer_that_dies_leaves_nothing_that_passes_for_the_data(small, tmp_p
 def test_who_comes_second_keeps_the_first_ones_folder(small, tmp_path, monkeypatch):
     write = demo._write
 
-    def overtaken(work):
+    def overtaken(work, files):
         monkeypatch.setattr(demo, "_write", write)
         demo.write_demo(tmp_path)  # another process finishes meanwhile
         (tmp_path / f"demo-v{demo.VERSION}" / "mine").touch()
-        write(work)
+        write(work, files)
 
     monkeypatch.setattr(demo, "_write", overtaken)
     root = demo.write_demo(tmp_path)

@@ -19,7 +19,7 @@ def the_category(dataset: Dataset) -> Category:
 
 
 def masks_of(category: Category) -> dict[str, str | None]:
-    return {sample.key: sample.mask and sample.mask.name for sample in category.test if sample.label}
+    return {sample.key: sample.masks[0].name if sample.masks else None for sample in category.test if sample.label}
 
 
 def test_mvtec_layout(mvtec: Path) -> None:
@@ -45,9 +45,10 @@ def test_mvtec_layout(mvtec: Path) -> None:
         category="bottle",
         split="test",
         defect="dent",
-        mask=mvtec / "bottle/ground_truth/dent/001_mask.png",
+        masks=(mvtec / "bottle/ground_truth/dent/001_mask.png",),
     )
-    assert all(sample.mask is None for sample in bottle.test if not sample.label)
+    assert all(sample.masks == () for sample in bottle.test if not sample.label)
+    assert bottle.orphans == ()
     check_category(bottle)
 
 
@@ -151,7 +152,7 @@ def test_folder_layout_without_masks_and_training(tmp_path: Path) -> None:
     category = the_category(open_dataset("folder", tmp_path, "cups"))
     check_category(category)
     assert (category.name, category.has_masks, category.train) == ("cup", False, ())
-    assert [(sample.defect, sample.mask) for sample in category.test] == [("crack", None), ("good", None)]
+    assert [(sample.defect, sample.masks) for sample in category.test] == [("crack", ()), ("good", ())]
 
 
 def test_folder_layout_with_classes_of_normal_parts(tmp_path: Path) -> None:
@@ -186,8 +187,8 @@ def test_visa_layout(visa: Path) -> None:
     ]
     anomalous = category.test[0]
     assert anomalous.image == visa / "candle/Data/Images/Anomaly/000.JPG"
-    assert anomalous.mask == visa / "candle/Data/Masks/Anomaly/000.png"
-    assert read_mask(anomalous.mask, (9, 7)).sum() == 6
+    assert anomalous.masks == (visa / "candle/Data/Masks/Anomaly/000.png",)
+    assert read_mask(anomalous.masks[0], (9, 7)).sum() == 6
 
 
 # What concerns the whole dataset
@@ -225,7 +226,7 @@ def test_unknown_category(mvtec: Path) -> None:
 
 
 def test_unknown_layout(mvtec: Path) -> None:
-    with pytest.raises(InputError, match=r"^dataset\.layout=coco is not known; choose one of folder, mvtec, visa$"):
+    with pytest.raises(InputError, match=r"^dataset\.layout=coco is not known; choose one of btad, folder, .*, visa$"):
         open_dataset("coco", mvtec, "mvtec")
 
 

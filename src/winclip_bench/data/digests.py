@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from winclip_bench.data.samples import Dataset
+from winclip_bench.data.samples import Dataset, Sample
 
 UNREADABLE = "unreadable"
 
@@ -26,7 +26,8 @@ class Digests:
     """Digests in lower-case hexadecimal.
 
     dataset     of all lines below, sorted
-    categories  by name, of the category's lines: (category, key, split, defect, sha256 of image, sha256 of mask)
+    categories  by name, of the category's lines: (category, key, split, defect, sha256 of image, sha256 of mask); of
+                several masks a list, and null for a normal image, whose masks change no number
     files       by path as the samples have it, of the bytes; ``unreadable`` for a file that cannot be read, which is
                 left to whoever uses that file to report
     """
@@ -43,18 +44,23 @@ def content_digests(dataset: Dataset, cache_dir: Path | None = None, workers: in
     again; a cache that is broken or cannot be written is done without.
     """
     samples = [sample for category in dataset.categories for sample in (*category.train, *category.test)]
-    paths = {path for sample in samples for path in (sample.image, sample.mask) if path is not None}
+    paths = {path for sample in samples for path in (sample.image, *_masks(sample))}
     files = _file_digests(sorted(paths), cache_dir, workers)
     lines: dict[str, list[str]] = {category.name: [] for category in dataset.categories}
     for sample in samples:
-        mask = None if sample.mask is None else files[sample.mask]
-        row = [sample.category, sample.key, sample.split, sample.defect, files[sample.image], mask]
+        masks = [files[mask] for mask in _masks(sample)]
+        truth = masks if len(masks) > 1 else masks[0] if masks else None
+        row = [sample.category, sample.key, sample.split, sample.defect, files[sample.image], truth]
         lines[sample.category].append(json.dumps(row))
     return Digests(
         dataset=_digest_of_lines(line for members in lines.values() for line in members),
         categories={name: _digest_of_lines(members) for name, members in lines.items()},
         files=files,
     )
+
+
+def _masks(sample: Sample) -> tuple[Path, ...]:
+    return sample.masks if sample.label else ()
 
 
 def _digest_of_lines(lines: Iterable[str]) -> str:

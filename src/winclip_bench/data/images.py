@@ -24,7 +24,11 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises `InputError` that names the file where it is missing, truncated, of more than `max_pixels` pixels, or no
     image of the formats PNG, JPEG, BMP, TIFF and WebP.
     """
-    image = decode(path, max_pixels)
+    return to_8_bit_rgb(decode(path, max_pixels), path)
+
+
+def to_8_bit_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """A decoded image of any mode as `read_image` gives it; raises `InputError` where its values have no such form."""
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_to_8_bit(np.asarray(image), path)).convert("RGB")
     return to_rgb(image, path)
@@ -41,14 +45,23 @@ def decode(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
                 image.load()  # all of it: only this notices a truncated file
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
-        reason = f"it has {width}×{height} pixels, and at most {max_pixels} are allowed"
+        reason = f"it has {width}×{height} pixels, and dataset.max_pixels allows {max_pixels}"
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; restore the file or take it out of the dataset") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = f"it has more than the {max_pixels} pixels that are allowed"
+        reason = f"it has more than the {max_pixels} pixels that dataset.max_pixels allows"
     except Exception as error:  # decoders let through whatever a damaged file makes them stumble over
         reason = str(error) or type(error).__name__
     raise InputError(f"{path}: cannot be read as an image ({reason}); replace the file or take it out of the dataset")
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """The (width, height) that a file's header says, before any orientation; None where it cannot be read."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            return image.size
+    except Exception:  # reading the whole file will say what is wrong with it
+        return None
 
 
 def to_rgb(image: Image.Image, path: Path) -> Image.Image:

@@ -1,12 +1,28 @@
 """From a folder to a table of samples: every image is listed, none is read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from winclip_bench.data.layouts import LAYOUTS
 from winclip_bench.data.samples import Category, Dataset, Sample
 from winclip_bench.errors import InputError
+
+
+def find_root(layout: str, root: str | None, cache_dir: Path) -> tuple[str, Path]:
+    """The layout and the root for `open_dataset`; of a demo the data are made in `cache_dir` unless they are there.
+
+    Raises `InputError` where there is no root.
+    """
+    if layout in ("demo", "demo_pooled"):
+        from winclip_bench.data import demo  # noqa: PLC0415  (drawing needs more than reading)
+
+        if layout == "demo":
+            return "mvtec", demo.write_demo(cache_dir)
+        return "folder", demo.write_pooled_demo(cache_dir)
+    if root is None:
+        raise InputError("dataset.root is not set; set it to the folder that holds the dataset")
+    return layout, Path(root)
 
 
 def open_dataset(layout: str, root: Path, name: str, categories: Sequence[str] | None = None) -> Dataset:
@@ -53,33 +69,38 @@ def check_category(category: Category) -> None:
     """Raise `InputError` where a category cannot be evaluated as it is listed; no file is read.
 
     That is: no test images, an image listed twice, a mask that fits two images, and, in a category with masks, an
-    anomalous image without exactly one.
+    anomalous image without any.
     """
+    for fault in category_faults(category):
+        raise InputError(fault)
+
+
+def category_faults(category: Category) -> Iterator[str]:
+    """Every sentence with which `check_category` could refuse a category."""
     if not category.test:
-        raise InputError(
-            f"category {category.name!r} has no test images; put them into its test folder or leave it out"
-        )
+        yield f"category {category.name!r} has no test images; put them into its test folder or leave it out"
     seen: set[Path] = set()
     for sample in (*category.train, *category.test):
         if sample.image in seen:
-            raise InputError(f"{sample.image} is listed twice in category {category.name!r}; list it once")
+            yield f"{sample.image} is listed twice in category {category.name!r}; list it once"
         seen.add(sample.image)
 
     owner: dict[Path, Path] = {}
     for sample in category.test if category.has_masks else ():
-        if sample.mask is None:
-            if sample.label:
-                raise InputError(
-                    f"{sample.image} is anomalous but has no mask, or several with its name; "
-                    f"give it exactly one or take the image out"
-                )
-        elif sample.mask in owner:
-            raise InputError(
-                f"{sample.mask} is the mask of two images, {owner[sample.mask].name} and {sample.image.name}; "
-                f"rename one of them together with a mask of its own"
+        if not sample.label:
+            continue
+        if not sample.masks:
+            yield (
+                f"{sample.image} is anomalous but has no mask, or several with its name; "
+                f"give it exactly one or take the image out"
             )
-        else:
-            owner[sample.mask] = sample.image
+        for mask in sample.masks:
+            if mask in owner:
+                yield (
+                    f"{mask} is the mask of two images, {owner[mask].name} and {sample.image.name}; "
+                    f"rename one of them together with a mask of its own"
+                )
+            owner[mask] = sample.image
 
 
 def _by_key(samples: Iterable[Sample]) -> tuple[Sample, ...]:

@@ -14,7 +14,8 @@ class Sample:
 
     key     path of the image relative to its category's folder, with forward slashes; unique in the category
     defect  ``good`` for a normal image, otherwise the name of the defect type
-    mask    ground truth of an anomalous test image; None for normal images and where the dataset has no masks
+    masks   files of a test image's ground truth, whose union counts; none where the dataset has none. A normal image
+            may have some too: they should be empty, and no number depends on them
     """
 
     image: Path
@@ -22,7 +23,7 @@ class Sample:
     category: str
     split: Split
     defect: str
-    mask: Path | None = None
+    masks: tuple[Path, ...] = ()
 
     @property
     def label(self) -> int:
@@ -35,12 +36,14 @@ class Category:
     """The samples of one category, each split sorted by key, whatever order the file system lists them in.
 
     has_masks  False where the dataset carries no ground truth at all for this category: image metrics only
+    orphans    files of the ground truth that belong to no test image
     """
 
     name: str
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     has_masks: bool = True
+    orphans: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

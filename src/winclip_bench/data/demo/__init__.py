@@ -20,7 +20,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -57,6 +57,7 @@ HELD_OUT_DEFECTS: Final = ("crack", "smear")
 REFERENCES: Final = 12  # per category in train/good
 GOOD_TESTS: Final = 12  # per category in test/good
 DEFECT_TESTS: Final = 8  # per category and defect type
+POOLED_DEFECT_TESTS: Final = 3  # the same where all categories are one
 
 # A defect covers between these fractions of the image and changes each of its pixels by at least LEAST_CHANGE grey
 # levels; on average it changes them by at least VISIBLE levels and OVER_GROUND times the ground's own deviation.
@@ -141,7 +142,19 @@ def write_demo(cache_dir: Path) -> Path:
     Written to a temporary folder and renamed at the end, so the root is complete whenever it exists and processes may
     race for it. A root that has lost files is made again. InputError where cache_dir cannot be written.
     """
-    root = cache_dir / f"demo-v{VERSION}"
+    return _written(cache_dir / f"demo-v{VERSION}", _files())
+
+
+def write_pooled_demo(cache_dir: Path) -> Path:
+    """The same images as one pooled category, below the root that comes back: ``train/<class>`` with the normal images
+    of each of nine classes, ``test/normal`` and ``test/anomaly`` with those of all, no masks. Otherwise `write_demo`.
+    """
+    return _written(cache_dir / f"demo-v{VERSION}-pooled", _pooled_files())
+
+
+def _written(root: Path, files: Iterable[tuple[str, Bytes]]) -> Path:
+    """The root, with all files in it."""
+    cache_dir = root.parent
     if _complete(root):
         return root
     try:
@@ -150,7 +163,7 @@ def write_demo(cache_dir: Path) -> Path:
         work = cache_dir / f".{root.name}.{secrets.token_hex(8)}"
         work.mkdir()
         try:
-            _write(work)
+            _write(work, files)
             _publish(work, root)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -189,15 +202,15 @@ def _publish(work: Path, root: Path) -> None:
             raise
 
 
-def _write(root: Path) -> None:
+def _write(root: Path, files: Iterable[tuple[str, Bytes]]) -> None:
     """All images and masks, and last the manifest."""
-    digest, files = hashlib.sha256(), 0
-    for path, pixels in _files():
+    digest, count = hashlib.sha256(), 0
+    for path, pixels in files:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(root / path, compress_level=3)  # the smallest here, and three times as fast as 6
         digest.update(pixels.tobytes())
-        files += 1
-    manifest = {"version": VERSION, "files": files, "sha256_of_pixels": digest.hexdigest()}
+        count += 1
+    manifest = {"version": VERSION, "files": count, "sha256_of_pixels": digest.hexdigest()}
     (root / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
@@ -213,6 +226,19 @@ def _files() -> Iterator[tuple[str, Bytes]]:
                 image, mask = make_sample(category, defect, "test", index)
                 yield f"{category}/test/{defect}/{index:03d}.png", image
                 yield f"{category}/ground_truth/{defect}/{index:03d}_mask.png", np.where(mask, 255, 0).astype(np.uint8)
+
+
+def _pooled_files() -> Iterator[tuple[str, Bytes]]:
+    """The images of all categories in one; of the defects the first few, so that they do not outnumber the others."""
+    for category, defects in CATEGORIES.items():
+        for index in range(REFERENCES):
+            yield f"pooled/train/{category}/{index:03d}.png", make_sample(category, GOOD, "train", index)[0]
+        for index in range(GOOD_TESTS):
+            yield f"pooled/test/normal/{category}_{index:03d}.png", make_sample(category, GOOD, "test", index)[0]
+        for defect in defects:
+            for index in range(POOLED_DEFECT_TESTS):
+                image = make_sample(category, defect, "test", index)[0]
+                yield f"pooled/test/anomaly/{category}_{defect}_{index:03d}.png", image
 
 
 def contact_sheet(root: Path, side: int = 120) -> Image.Image:

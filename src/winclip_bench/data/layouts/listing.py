@@ -5,7 +5,7 @@ Lists come in no particular order: `open_dataset` sorts once, for all layouts.
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from winclip_bench.errors import InputError
@@ -30,7 +30,7 @@ def images(folder: Path) -> list[Path]:
     ]
 
 
-def pair_masks(image_paths: Iterable[Path], folder: Path) -> dict[Path, Path]:
+def pair_masks(image_paths: Iterable[Path], folder: Path) -> dict[Path, tuple[Path, ...]]:
     """The mask of each image: the file in `folder` whose stem is the image's with ``_mask``, or else the same stem.
 
     An image that no file or more than one file fits is left out. Stems are compared in one Unicode normal form,
@@ -39,17 +39,36 @@ def pair_masks(image_paths: Iterable[Path], folder: Path) -> dict[Path, Path]:
     by_stem: dict[str, list[Path]] = {}
     for mask in images(folder):
         by_stem.setdefault(_stem(mask), []).append(mask)
-    pairs = {}
+    pairs: dict[Path, tuple[Path, ...]] = {}
     for image in image_paths:
         stem = _stem(image)
         candidates = by_stem.get(f"{stem}_mask") or by_stem.get(stem, [])
         if len(candidates) == 1:
-            pairs[image] = candidates[0]
+            pairs[image] = (candidates[0],)
     return pairs
 
 
+def pair_mask_folders(image_paths: Iterable[Path], folder: Path) -> dict[Path, tuple[Path, ...]]:
+    """The masks of each image where every image has a folder of them, called as its stem."""
+    by_stem = {_normal_form(masks.name): masks for masks in subfolders(folder)}
+    found = {image: images(by_stem[_stem(image)]) for image in image_paths if _stem(image) in by_stem}
+    return {image: tuple(sorted(masks)) for image, masks in found.items() if masks}
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """The images in a folder and in all its folders."""
+    yield from images(folder)
+    for below in subfolders(folder):
+        if not below.is_symlink():  # a link may lead back up
+            yield from images_below(below)
+
+
 def _stem(path: Path) -> str:
-    return unicodedata.normalize("NFC", path.stem)
+    return _normal_form(path.stem)
+
+
+def _normal_form(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

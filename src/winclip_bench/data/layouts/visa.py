@@ -5,9 +5,12 @@
 """
 
 import csv
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from winclip_bench.data.samples import GOOD, Category, Sample
+from winclip_bench.data.layouts.listing import images
+from winclip_bench.data.layouts.tabular import Entry, make_categories
+from winclip_bench.data.samples import GOOD, Category
 from winclip_bench.errors import InputError
 
 _DEFECTS = {"normal": GOOD, "anomaly": "anomaly"}
@@ -23,27 +26,16 @@ def visa(root: Path) -> list[Category]:
             missing = [column for column in _COLUMNS if column not in (reader.fieldnames or [])]
             if missing:
                 raise InputError(f"{path}: has no column {missing[0]!r}; use the official 1cls.csv of VisA")
-            samples = [_sample(root, row, f"{path}, line {reader.line_num}") for row in reader]
+            entries = [_entry(row, f"{path}, line {reader.line_num}") for row in reader]
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing; put VisA's official split file there or correct dataset.root") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}); use the official 1cls.csv of VisA") from error
-
-    categories: dict[str, list[Sample]] = {}
-    for sample in samples:
-        categories.setdefault(sample.category, []).append(sample)
-    return [
-        Category(
-            name,
-            tuple(sample for sample in members if sample.split == "train"),
-            tuple(sample for sample in members if sample.split == "test"),
-        )
-        for name, members in categories.items()
-        if (root / name).is_dir()
-    ]
+    categories = make_categories(root, entries)
+    return [_with_orphans(category, root) for category in categories if (root / category.name).is_dir()]
 
 
-def _sample(root: Path, row: dict[str, str | None], where: str) -> Sample:
+def _entry(row: dict[str, str | None], where: str) -> Entry:
     name, split, label, image, mask = ((row[column] or "").strip() for column in _COLUMNS)
     if split not in ("train", "test") or label not in _DEFECTS:
         raise InputError(f"{where}: expected split train or test and label normal or anomaly, not {split!r}, {label!r}")
@@ -51,11 +43,17 @@ def _sample(root: Path, row: dict[str, str | None], where: str) -> Sample:
         raise InputError(f"{where}: an anomalous training image; use the one-class split, 1cls.csv")
     if not name or not PurePosixPath(image).is_relative_to(name):
         raise InputError(f"{where}: the image path {image!r} does not begin with the object's folder {name!r}")
-    return Sample(
-        image=root / image,
-        key=PurePosixPath(image).relative_to(name).as_posix(),
+    return Entry(
+        where=where,
+        path=image,
+        masks=(mask,) if mask and label == "anomaly" else (),
         category=name,
         split="train" if split == "train" else "test",
         defect=_DEFECTS[label],
-        mask=root / mask if mask and label == "anomaly" else None,
     )
+
+
+def _with_orphans(category: Category, root: Path) -> Category:
+    used = {mask for sample in category.test for mask in sample.masks}
+    orphans = [mask for mask in images(root / category.name / "Data/Masks/Anomaly") if mask not in used]
+    return replace(category, has_masks=True, orphans=tuple(sorted(orphans)))
