@@ -1,0 +1,1 @@
+"""Published numbers against records: which claims hold; never imports torch."""
