@@ -1,10 +1,11 @@
-# make demo: the embedded demo, from nothing. make test: every check, from nothing.
+# make demo: the embedded demo, from nothing. make test: every check, from nothing. make parity: agreement with anomalib.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PARITY := .parity
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test lint types unit parity clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run.py
@@ -22,6 +23,15 @@ types: $(INSTALLED)
 unit: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
+# Takes a few GB and some minutes. IMAGES=<a category in MVTec's layout>; nothing else depends on this environment.
+parity: $(INSTALLED) $(PARITY)/.installed
+	$(BIN)/python scripts/parity.py --environment $(PARITY) $(if $(IMAGES),--images "$(IMAGES)")
+
+$(PARITY)/.installed: scripts/parity_requirements.txt
+	$(BIN)/python -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --requirement scripts/parity_requirements.txt
+	touch $@
+
 # Exactly the tested versions; `pip install .` alone takes the ranges of pyproject.toml.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14) and "Python 3.11 to 3.13 is needed, not " + sys.version.split()[0] + "; call make PYTHON=python3.12, for example")'
@@ -30,4 +40,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PARITY) build src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

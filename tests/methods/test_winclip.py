@@ -1,6 +1,7 @@
 """The method against the literal reference on features and maps, and its equations by hand."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -94,4 +95,52 @@ def test_sum_is_twice_the_mean() -> None:
 def test_tiles_of_one_image_share_a_score() -> None:
     text, largest = torch.tensor([0.2, 0.4]), torch.tensor([0.1, 0.5])
     assert float(winclip.image_score(text, None)) == pytest.approx(0.3)
-    assert float(winclip.image_score(text, largest)) == pytest.approx((0.3 + 0.5) / 2)
+    assert float(winclip.image_score(text, largest)) == pytest.approx((0.15 + 0.45) / 2)
+
+
+def test_without_the_image_term_the_map_is_the_windows_alone() -> None:
+    text, windows = torch.tensor([0.5]), {2: torch.tensor([[0.2, 0.3, 0.4, 0.6]])}
+    both, alone = (
+        winclip.score(text, windows, {2: incidence(3, 2)}, grid=3, image_term=image_term).maps[0]
+        for image_term in (True, False)
+    )
+    # The upper left patch is in one window only, the one in the middle in all four.
+    assert float(alone[0]) == pytest.approx(0.2)
+    assert float(alone[4]) == pytest.approx(4 / (1 / 0.2 + 1 / 0.3 + 1 / 0.4 + 1 / 0.6))
+    assert float(both[0]) == pytest.approx(2 / (1 / 0.2 + 1 / 0.5))
+
+
+def test_arithmetic_aggregation_is_over_windows_and_scales() -> None:
+    text = torch.tensor([0.5])
+    windows = {2: torch.tensor([[0.2, 0.3, 0.4, 0.6]]), 3: torch.tensor([[0.8]])}
+    incidences = {side: incidence(3, side) for side in windows}
+    maps = winclip.score(text, windows, incidences, grid=3, aggregation="arithmetic").maps[0]
+    assert float(maps[0]) == pytest.approx((0.2 + 0.8 + 0.5) / 3)
+    assert float(maps[1]) == pytest.approx(((0.2 + 0.3) / 2 + 0.8 + 0.5) / 3)
+    assert float(maps[4]) == pytest.approx(((0.2 + 0.3 + 0.4 + 0.6) / 4 + 0.8 + 0.5) / 3)
+
+
+def test_arithmetic_aggregation_of_association_scores() -> None:
+    cosines = winclip.Similarity(torch.ones(1, 9), {2: torch.tensor([[0.6, 0.2, 1.0, 1.0]])})  # distances 0.2, 0.4
+    scores = winclip.score(None, {}, {2: incidence(3, 2)}, grid=3, similarity=cosines, aggregation="arithmetic")
+    assert float(scores.maps[0, 1]) == pytest.approx((0 + (0.2 + 0.4) / 2) / 2)
+
+
+@pytest.mark.parametrize("combination", ["mean", "sum"])
+def test_association_alone_has_no_part_of_the_text(combination: Literal["mean", "sum"]) -> None:
+    cosines = winclip.Similarity(torch.full((2, 9), 0.4), {2: torch.full((2, 4), 0.8)})
+    scores = winclip.score(None, {}, {2: incidence(3, 2)}, grid=3, similarity=cosines, combination=combination)
+    assert scores.text is None
+    torch.testing.assert_close(scores.maps, torch.full((2, 9), (0.3 + 0.1) / 2))
+    assert float(winclip.image_score(None, scores.association_max)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("how", ["mean_of_unit", "mean_of_raw"])
+def test_without_anomalous_prompts_a_score_is_the_distance_to_the_normal_ones(
+    how: Literal["mean_of_unit", "mean_of_raw"],
+) -> None:
+    prototypes = winclip.prototypes(torch.tensor([[0.0, 2.0], [0.0, 1.0]]), torch.empty(0, 2), how)
+    assert prototypes.tolist() == [[0, 1]]
+    embeddings = torch.tensor([[0.0, 1.0], [0.8, 0.6], [1.0, 0.0], [0.0, -1.0]])
+    scores = winclip.text_scores(embeddings, prototypes, temperature=0.01)
+    torch.testing.assert_close(scores, torch.tensor([0.0, 0.2, 0.5, 1.0]))
