@@ -107,9 +107,11 @@ def test_a_sweep_finishes_with_a_table_per_run(sweep: Run) -> None:
     for run, category in sweep.records:
         assert f"records/folder/{run}/{category}.json" in written
         assert f"records/folder/{run}/{category}.scores.csv" in written
+        assert f"records/folder/{run}/{category}.curves.csv" in written
         assert f"maps/{run}/{category}.npz" in written
     assert len([name for name in written if name.startswith("tables/")]) == 2 * 3 + 1
-    assert len(written) == 4 * 3 + 7, "something else was left behind"
+    told = [name for name in written if name.split("/")[0] not in ("tables", "pictures", "page", "index.html")]
+    assert len(told) == 4 * 4, "something else was left behind"
 
 
 def test_what_a_record_holds(sweep: Run, parts: Path) -> None:
@@ -195,7 +197,7 @@ def test_tables_have_a_row_per_class_and_their_mean(sweep: Run) -> None:
     assert "untrained" in sweep.outcome.out
     overview = (sweep.results / "tables" / "overview.md").read_text()
     assert {run for run, _ in sweep.records} == {run for run, _ in sweep.records if run in overview}
-    assert str(sweep.results / "tables") in sweep.outcome.out.splitlines()[-1]
+    assert sweep.outcome.out.splitlines()[-1] == str(sweep.results / "index.html")
 
 
 def test_results_are_on_standard_output_and_progress_is_not(sweep: Run) -> None:

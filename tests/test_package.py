@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy, so that neither leftovers of earlier builds nor the checkout are touched."""
     folder = tmp_path_factory.mktemp("wheel")
     skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in ("src", "conf"):
+    for name in ("src", "conf", "results/published"):
         shutil.copytree(REPOSITORY / name, folder / "checkout" / name, ignore=skipped)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, folder / "checkout")
@@ -73,6 +73,8 @@ def test_the_wheel_holds_every_module_and_every_file_that_the_code_reads(wheel: 
     }
     wanted |= {f"winclip_bench/conf/{path.relative_to(conf).as_posix()}" for path in conf.rglob("*.yaml")}
     wanted.add("winclip_bench/conf/__init__.py")
+    published = REPOSITORY / "results" / "published"
+    wanted |= {f"winclip_bench/published/{path.name}" for path in published.iterdir() if path.is_file()}
     assert wanted == held
     assert "winclip_bench/conf/config.yaml" in held
     assert "winclip_bench/clip/architectures/winclip-bench-demo.json" in held

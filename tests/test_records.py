@@ -60,7 +60,7 @@ def test_equal_content_gives_equal_bytes(record: Record, tmp_path: Path) -> None
     )
     records.write(tmp_path / "1", record, SCORES, maps)
     records.write(tmp_path / "2", backwards, SCORES, maps)
-    assert len(files(tmp_path / "1")) == 3
+    assert len(files(tmp_path / "1")) == 4
     for name in files(tmp_path / "1"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
@@ -75,7 +75,7 @@ def test_the_record_comes_last(record: Record, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(records, "write_atomically", spy)
     records.write(tmp_path, record, SCORES, {"a.png": np.eye(2)})
-    assert written == ["bottle.npz", "bottle.scores.csv", "bottle.json"]
+    assert written == ["bottle.npz", "bottle.scores.csv", "bottle.curves.csv", "bottle.json"]
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError()])

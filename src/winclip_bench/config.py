@@ -18,15 +18,74 @@ class Layout(StrEnum):
     """How a dataset lies on disk."""
 
     demo = "demo"
+    demo_pooled = "demo_pooled"
     mvtec = "mvtec"
     visa = "visa"
+    btad = "btad"
+    mvtec_loco = "mvtec_loco"
+    mvtec_ad_2 = "mvtec_ad_2"
+    kolektor_sdd2 = "kolektor_sdd2"
     folder = "folder"
+    meta_json = "meta_json"
+    manifest = "manifest"
 
 
 class Method(StrEnum):
     """What turns features into scores."""
 
     winclip = "winclip"
+    defect_types = "defect_types"
+    prototypes = "prototypes"
+    linear_head = "linear_head"
+
+
+class Aggregation(StrEnum):
+    """Which mean makes the windows over a patch, and the scales, one score."""
+
+    harmonic = "harmonic"
+    arithmetic = "arithmetic"
+
+
+class Stage(StrEnum):
+    """single: the best of good and all defects. two: normal or anomalous, then the best defect. defects_only: the best
+    defect of the anomalous images."""
+
+    single = "single"
+    two = "two"
+    defects_only = "defects_only"
+
+
+class FirstStage(StrEnum):
+    """What says normal or anomalous: the compositional difference, or WinCLIP (WinCLIP+ with references)."""
+
+    compositional = "compositional"
+    winclip = "winclip"
+
+
+class ThresholdRule(StrEnum):
+    """fixed: `threshold`. conformal, normal: calibrated on the references for `false_alarm_rate`. oracle_…: chosen on
+    the test labels, which is no result."""
+
+    fixed = "fixed"
+    conformal = "conformal"
+    normal = "normal"
+    oracle_youden = "oracle_youden"
+    oracle_f1 = "oracle_f1"
+
+
+class Pixels(StrEnum):
+    """Whether method=linear_head sees pixels normalised as its weights were trained, or as they are in 0–1."""
+
+    normalised = "normalised"
+    raw = "raw"
+
+
+class Training(StrEnum):
+    """right: one sigmoid, damaged copies as anomalies, the epoch chosen on training images. original: two sigmoids,
+    mirrored copies, the epoch chosen on the test set."""
+
+    right = "right"
+    original = "original"
 
 
 class ClassName(StrEnum):
@@ -37,10 +96,12 @@ class ClassName(StrEnum):
 
 
 class TextPrototype(StrEnum):
-    """mean_of_unit: normalise, average, normalise. mean_of_raw: average, normalise."""
+    """mean_of_unit: normalise, average, normalise. mean_of_raw: average, normalise. unnormalised: normalise, average,
+    and no more."""
 
     mean_of_unit = "mean_of_unit"
     mean_of_raw = "mean_of_raw"
+    unnormalised = "unnormalised"
 
 
 class NonSquare(StrEnum):
@@ -65,24 +126,35 @@ class PatchFeatures(StrEnum):
 
 
 class MapCombination(StrEnum):
-    """How the text map and the association map become one."""
+    """How the text map and the association map become one; none: there are image scores only, without any map."""
 
     mean = "mean"
     sum = "sum"
+    none = "none"
 
 
 class MaskResize(StrEnum):
-    """nearest, or bilinear and more than one half."""
+    """nearest: the pixel at the centre (PIL's); nearest_floor: the one at the upper left corner (torch's `nearest`);
+    bilinear: more than one half."""
 
     nearest = "nearest"
+    nearest_floor = "nearest_floor"
     bilinear = "bilinear"
 
 
 class ReferenceDraw(StrEnum):
-    """How the k references are drawn from the training images."""
+    """How the k references are drawn from the training images; first: the first k by path, whatever the seed."""
 
     without_replacement = "without_replacement"
     with_replacement = "with_replacement"
+    first = "first"
+
+
+class Aupro(StrEnum):
+    """Which of a record's two AUPROs the project reports: `aupro` or `aupro_200`, see docs/metrics.md."""
+
+    exact = "exact"
+    thresholds_200 = "thresholds_200"
 
 
 class Device(StrEnum):
@@ -118,13 +190,20 @@ class TrackerMode(StrEnum):
 
 @dataclass
 class DatasetConfig:
-    """Which images; `categories` null means all; `class_names` maps a category to the words of its prompts."""
+    """Which images; `categories` null means all; `class_names` maps a category to the words of its prompts.
+
+    `max_pixels` is the size limit of an image or mask. `mask_threshold` null: see `data.read_mask`. `resize_masks`
+    lets a mask have another size than its image.
+    """
 
     name: str = MISSING
     layout: Layout = MISSING
     root: str | None = None
     categories: list[str] | None = None
     class_names: dict[str, str] = field(default_factory=dict)
+    max_pixels: int = 89_478_485
+    mask_threshold: int | None = None
+    resize_masks: bool = False
 
 
 @dataclass
@@ -139,7 +218,10 @@ class BackboneConfig:
 
 @dataclass
 class PromptsConfig:
-    """States are put into templates at [s], class names into states at [c]."""
+    """States are put into templates at [s], class names into states at [c].
+
+    Without anomalous states a score is the distance to the normal prototype.
+    """
 
     name: str = MISSING
     normal_states: list[str] = MISSING
@@ -149,14 +231,30 @@ class PromptsConfig:
 
 @dataclass
 class MethodConfig:
-    """The method by name."""
+    """The method by name, and which parts of WinCLIP take part.
+
+    `image_term`: the image score is one of the maps that make the text map. `text_score` false: the association with
+    the references alone.
+
+    Of defect typing and the embedding baselines: `threshold_rule` cuts image scores (of `first_stage`, in defect
+    typing); `defect_prompts` names a set in conf/prompts/defects or a file of one, null makes one from the defects'
+    names.
+    """
 
     name: Method = MISSING
+    aggregation: Aggregation = Aggregation.harmonic
+    image_term: bool = True
+    text_score: bool = True
+    first_stage: FirstStage = FirstStage.compositional
+    threshold_rule: ThresholdRule = ThresholdRule.fixed
+    threshold: float = 0.0
+    false_alarm_rate: float = 0.05
+    defect_prompts: str | None = None
 
 
 @dataclass
 class ProtocolConfig:
-    """What implementations of one paper do differently."""
+    """What implementations of one paper do differently; docs/protocols.md says who does what."""
 
     name: str = MISSING
     class_name: ClassName = MISSING
@@ -170,6 +268,9 @@ class ProtocolConfig:
     map_combination: MapCombination = MISSING
     mask_resize: MaskResize = MISSING
     references: ReferenceDraw = MISSING
+    aupro: Aupro = MISSING
+    pixels: Pixels = Pixels.normalised
+    training: Training = Training.right
 
 
 @dataclass
@@ -192,12 +293,13 @@ class RuntimeConfig:
 
 @dataclass
 class TrackerConfig:
-    """The mirror of the records."""
+    """The mirror of the records; `group` null is the sweep that the run belongs to."""
 
     name: TrackerName = TrackerName.none
     mode: TrackerMode = TrackerMode.auto
     project: str = "winclip-bench"
     entity: str | None = None
+    group: str | None = None
 
 
 @dataclass
@@ -214,16 +316,19 @@ class Config:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     k_shot: int = 0
     seed: int = 0
+    stage: Stage | None = None
     scales: list[int] = field(default_factory=lambda: [2, 3])
     results_dir: str = "results"
     save_maps: bool = False
+    pictures: int = 24
     force: bool = False
 
 
 def register() -> None:
     """Make the schema known to Hydra as `schema`, the first entry of conf/config.yaml's defaults."""
     schema = OmegaConf.structured(Config)
-    OmegaConf.set_struct(schema.dataset.class_names, False)  # its keys are categories, which no schema can know
+    for names in (schema.dataset.class_names, schema.protocol.class_words):
+        OmegaConf.set_struct(names, False)  # their keys are categories, which no schema can know
     ConfigStore.instance().store(name="schema", node=schema)
 
 
@@ -250,7 +355,22 @@ def _plain(value: Any) -> Any:
 
 
 def _check(config: Config) -> None:
+    _check_ranges(config)
+    _check_method(config)
+    for setting, prompts, mark, other in (
+        ("normal_states", config.prompts.normal_states, "[c]", "[s]"),
+        ("anomalous_states", config.prompts.anomalous_states, "[c]", "[s]"),
+        ("templates", config.prompts.templates, "[s]", "[c]"),
+    ):
+        # Without anomalous states it is WinCLIP's one-class score, which no other method has.
+        lacking = not prompts and (setting != "anomalous_states" or config.method.name is not Method.winclip)
+        if lacking or any(mark not in prompt or other in prompt for prompt in prompts):
+            raise InputError(f"prompts.{setting} needs at least one entry, each with {mark} and without {other} in it")
+
+
+def _check_ranges(config: Config) -> None:
     positive = {
+        "dataset.max_pixels": config.dataset.max_pixels,
         "runtime.batch_size": config.runtime.batch_size,
         "runtime.workers": config.runtime.workers,
         "protocol.temperature": config.protocol.temperature,
@@ -263,14 +383,41 @@ def _check(config: Config) -> None:
         raise InputError(
             f"protocol.tile_stride={config.protocol.tile_stride} would leave gaps between tiles; use at most 1"
         )
+    if config.pictures < 0:
+        raise InputError(f"pictures={config.pictures} must be 0 (none) or how many to keep of each category")
+    if config.dataset.mask_threshold is not None and not 1 <= config.dataset.mask_threshold <= 255:
+        raise InputError(f"dataset.mask_threshold={config.dataset.mask_threshold} must be null or one of 1 to 255")
+    if not 0 < config.method.false_alarm_rate < 1:
+        raise InputError(f"method.false_alarm_rate={config.method.false_alarm_rate} must lie between 0 and 1")
     if config.k_shot < 0:
         raise InputError(f"k_shot={config.k_shot} must be 0 (zero-shot) or the number of reference images")
     if any(scale < 1 for scale in config.scales):
         raise InputError(f"scales={config.scales} must be window sides in patches, each at least 1")
-    for setting, prompts, mark, other in (
-        ("normal_states", config.prompts.normal_states, "[c]", "[s]"),
-        ("anomalous_states", config.prompts.anomalous_states, "[c]", "[s]"),
-        ("templates", config.prompts.templates, "[s]", "[c]"),
-    ):
-        if not prompts or any(mark not in prompt or other in prompt for prompt in prompts):
-            raise InputError(f"prompts.{setting} needs at least one entry, each with {mark} and without {other} in it")
+
+
+def _check_method(config: Config) -> None:
+    """Settings that only together make no sense."""
+    method, name = config.method, config.method.name.value
+    if (config.stage is not None) != (method.name is Method.defect_types):
+        stage = "null" if config.stage is None else config.stage.value
+        raise InputError(
+            f"stage={stage} does not go with method={name}; stage is single, two or defects_only with "
+            "method=defect_types and null with any other"
+        )
+    if method.name in (Method.prototypes, Method.linear_head) and config.k_shot < 1:
+        raise InputError(f"k_shot={config.k_shot}, but method={name} learns from normal images; set it to 1 or more")
+    if method.name is Method.linear_head and method.threshold_rule in (ThresholdRule.conformal, ThresholdRule.normal):
+        raise InputError(
+            f"method.threshold_rule={method.threshold_rule.value} calibrates on references, on which "
+            "method=linear_head is trained; use fixed"
+        )
+    if config.save_maps and config.protocol.map_combination is MapCombination.none:
+        raise InputError(
+            "save_maps=true, but protocol.map_combination=none makes no maps; set one of the two otherwise"
+        )
+    if not (config.scales or method.image_term):
+        raise InputError("method.image_term=false with scales=[] leaves nothing to make a map of; set one of the two")
+    if not (config.k_shot or method.text_score):
+        raise InputError(
+            "method.text_score=false leaves the association with references alone; set k_shot to 1 or more"
+        )

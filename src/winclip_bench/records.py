@@ -4,7 +4,11 @@ For every category of a run, in this order::
 
     <results_dir>/maps/<run_id>/<category>.npz                       only when asked: float32 anomaly map per image,
                                                                      key = path relative to the category
+    <results_dir>/maps/<run_id>/<category>.types.npz                 likewise, where defects are named: uint8 index of
+                                                                     a class per pixel, and ``classes``, their names
+    <results_dir>/records/<dataset>/<run_id>/<category>.head.safetensors  of the method that trains one
     <results_dir>/records/<dataset>/<run_id>/<category>.scores.csv   path,defect,label,image_score
+    <results_dir>/records/<dataset>/<run_id>/<category>.curves.csv   fpr,tpr,pro of a few thresholds, to be drawn
     <results_dir>/records/<dataset>/<run_id>/<category>.json         the record
 
 Each file is written under a temporary name and renamed, the record last: a record that exists is finished. Equal
@@ -21,7 +25,7 @@ import os
 import re
 import secrets
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -34,6 +38,8 @@ SCHEMA = 1
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 _LONGEST_NAME = 200  # bytes; file systems stop at 255 and the endings need room
 _LARGEST_RECORD = 32 * 2**20  # bytes; real ones are a few kB
+CLASSES = "classes"  # key of the names in a file of type maps; every other key is the path of an image
+_OPTIONAL = {"typing", "summary"}  # keys of a record
 _NUMBER = (int, float)  # JSON may write 1.0 as 1
 _ROUNDING = 1e-9  # how far outside of 0–1 a metric may lie
 _CONFIG: dict[tuple[str, ...], type] = {
@@ -67,6 +73,8 @@ class Record:
     references  one ``{"path", "sha256"}`` per reference image, in the order they were used
     timing      seconds by stage; the only part that may differ between two runs of the same thing
     provenance  git state, versions, machine, ``weights_sha256``, ``dataset_digest``
+    typing      of methods that name defects: see `report.typing`; left out of the file where there is none
+    summary     of the embedding baselines: see `metrics.classification.summary`; left out likewise
     """
 
     run_id: str
@@ -81,15 +89,19 @@ class Record:
     timing: Mapping[str, float]
     provenance: Mapping[str, Any]
     schema: int = SCHEMA
+    typing: Mapping[str, Any] | None = None
+    summary: Mapping[str, Any] | None = None
 
 
 class Score(NamedTuple):
-    """One row of a scores file: a test image, its defect type, its label (1 = anomalous) and its image score."""
+    """One row of a scores file: a test image, its defect type, its label (1 = anomalous), its image score, and from a
+    method that decides, what it is taken for; the column is left out where nothing is decided."""
 
     path: str
     defect: str
     label: int
     image_score: float
+    predicted: str | None = None
 
 
 def run_id(identity: Mapping[str, Any]) -> str:
@@ -126,6 +138,11 @@ def record_path(results_dir: Path, dataset: str, run_id: str, category: str) -> 
 def scores_path(results_dir: Path, dataset: str, run_id: str, category: str) -> Path:
     """Where the image scores of a category lie, beside its record."""
     return record_path(results_dir, dataset, run_id, category).with_name(f"{category}.scores.csv")
+
+
+def curves_path(results_dir: Path, dataset: str, run_id: str, category: str) -> Path:
+    """Where the points of a category's pixel curves lie, beside its record."""
+    return record_path(results_dir, dataset, run_id, category).with_name(f"{category}.curves.csv")
 
 
 def maps_path(results_dir: Path, run_id: str, category: str) -> Path:
@@ -193,11 +210,21 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
 
 
 def write(
-    results_dir: Path, record: Record, scores: Iterable[Score], maps: Mapping[str, np.ndarray] | None = None
+    results_dir: Path,
+    record: Record,
+    scores: Iterable[Score],
+    maps: Mapping[str, np.ndarray] | None = None,
+    *,
+    curve: Iterable[tuple[float, float, float]] = (),
+    type_maps: tuple[Sequence[str], Mapping[str, np.ndarray]] | None = None,
+    head: bytes | None = None,
 ) -> Path:
-    """Write a finished category: maps where given, scores, and the record last. Returns the record's path.
+    """Write a finished category: maps where given, scores, curve, and the record last. Returns the record's path.
 
-    maps  path relative to the category -> (height, width) anomaly map, stored as float32
+    maps   path relative to the category -> (height, width) anomaly map, stored as float32
+    type_maps  names of classes, and path -> (height, width) index of one at each pixel; stored beside the maps
+    head       a trained head, stored beside the record
+    curve  false-positive rate, recall and per-region overlap of pixels at falling thresholds
 
     Raises InputError for values that are not finite, names that cannot be files, and a refusing file system.
     """
@@ -206,7 +233,15 @@ def write(
     record_bytes, scores_bytes = to_json(record), _scores_csv(scores)
     if maps is not None:
         write_atomically(maps_path(results_dir, *place[1:]), lambda file: _write_maps(file, maps))
+    if type_maps is not None:
+        names, by_path = type_maps
+        arrays = [(CLASSES, np.array(list(names))), *by_path.items()]
+        path = maps_path(results_dir, *place[1:]).with_name(f"{record.category}.types.npz")
+        write_atomically(path, lambda file: _write_arrays(file, arrays, zipfile.ZIP_DEFLATED))
+    if head is not None:
+        write_atomically(record_path(results_dir, *place).with_name(f"{record.category}.head.safetensors"), head)
     write_atomically(scores_path(results_dir, *place), scores_bytes)
+    write_atomically(curves_path(results_dir, *place), _curves_csv(curve))
     path = record_path(results_dir, *place)
     write_atomically(path, record_bytes)
     return path
@@ -215,7 +250,7 @@ def write(
 def to_json(record: Record) -> bytes:
     """The bytes of a record's file: sorted keys, floats in full. Raises InputError for a record that is not valid."""
     try:
-        content = asdict(record)
+        content = {key: value for key, value in asdict(record).items() if key not in _OPTIONAL or value is not None}
         _validate(content)
         text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
@@ -278,23 +313,42 @@ def finished(results_dir: Path, dataset: str, run_id: str, category: str) -> Rec
 def _scores_csv(scores: Iterable[Score]) -> bytes:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(Score._fields)
-    for path, defect, label, image_score in scores:
+    scores = list(scores)
+    decided = any(score.predicted is not None for score in scores)
+    rows.writerow(Score._fields if decided else Score._fields[:-1])
+    for path, defect, label, image_score, predicted in scores:
         if not math.isfinite(image_score):
             raise InputError(f"the image score of {printable(path)} is {image_score}: check this image and the weights")
-        rows.writerow((path, defect, int(label), repr(float(image_score))))
+        row = (path, defect, int(label), repr(float(image_score)))
+        rows.writerow((*row, predicted or "") if decided else row)
     return _encode(text.getvalue())
 
 
+def _curves_csv(curve: Iterable[tuple[float, float, float]]) -> bytes:
+    rows = (",".join(f"{rate:.6g}" for rate in point) for point in curve)
+    return "\n".join(["fpr,tpr,pro", *rows, ""]).encode()
+
+
 def _write_maps(file: BinaryIO, maps: Mapping[str, np.ndarray]) -> None:
-    # np.savez takes its keys as keyword arguments, where an image called "file" collides with its own parameters.
-    with zipfile.ZipFile(file, "w") as archive:
+    def checked() -> Iterator[tuple[str, np.ndarray]]:
         for key, values in maps.items():
             if not np.isfinite(values).all():
                 raise InputError(f"the anomaly map of {printable(key)} is not finite: check this image and the weights")
+            yield key, np.asarray(values, np.float32)
+
+    _write_arrays(file, checked())
+
+
+def _write_arrays(
+    file: BinaryIO, arrays: Iterable[tuple[str, np.ndarray]], compression: int = zipfile.ZIP_STORED
+) -> None:
+    # np.savez takes its keys as keyword arguments, where an image called "file" collides with its own parameters.
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for key, values in arrays:
             member = zipfile.ZipInfo(f"{_encode(key).decode()}.npy")
+            member.compress_type = compression
             with archive.open(member, "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asarray(values, np.float32), allow_pickle=False)
+                np.lib.format.write_array(entry, values, allow_pickle=False)
 
 
 def _encode(text: str) -> bytes:
@@ -314,8 +368,9 @@ def _validate(content: Any) -> None:
     }  # fmt: skip
     _require(isinstance(content, dict), "it is not a JSON object")
     _require(content.get("schema") == SCHEMA, f"schema is {content.get('schema')!r}, this version reads {SCHEMA}")
-    odd = sorted(content.keys() ^ {field.name for field in fields(Record)})
+    odd = sorted((content.keys() - _OPTIONAL) ^ ({field.name for field in fields(Record)} - _OPTIONAL))
     _require(not odd, f"missing or unknown: {', '.join(map(str, odd))}")
+    _require(all(isinstance(content.get(key, {}), dict) for key in _OPTIONAL), "typing or summary is not a dict")
     for key, kind in kinds.items():
         _require(_is(content[key], kind), f"{key} is not a {kind.__name__}")
     _require(_RUN_ID.fullmatch(content["run_id"]) is not None, "run_id is not 12 hex digits")

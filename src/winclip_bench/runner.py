@@ -6,7 +6,7 @@ and what is finished stays finished.
 
 import sys
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from winclip_bench import records
+from winclip_bench import pictures, records
 from winclip_bench.clip.backbone import Backbone, Weights, find_weights, load_backbone
 from winclip_bench.comparisons import Comparisons
-from winclip_bench.config import ClassName, Config, Device, Layout, Precision, TrackerName
-from winclip_bench.data import Category, Dataset, content_digests, open_dataset
-from winclip_bench.data.demo import write_demo
+from winclip_bench.config import ClassName, Config, Device, Method, Pixels, Precision, ReferenceDraw, TrackerName
+from winclip_bench.data import Category, Dataset, Digests, content_digests, find_root, open_dataset
 from winclip_bench.encoding import Encoder, Preprocessing
 from winclip_bench.errors import InputError, RunError, printable
 from winclip_bench.evaluation import Result, evaluate
+from winclip_bench.pipelines.defect_types import curated_set
 from winclip_bench.pipelines.shared import Evaluation, Reference, listed_references
+from winclip_bench.progress import Progress
 from winclip_bench.provenance import provenance
-from winclip_bench.report.tables import table, to_markdown, write_overview, write_tables
+from winclip_bench.report.page import write_page
+from winclip_bench.report.tables import table, to_markdown, write_overview, write_seeds_table, write_tables
+from winclip_bench.report.typing import stages, write_typing
 from winclip_bench.tracking import track
 
 
@@ -46,26 +49,39 @@ def run(config: Config) -> int:
     results_dir = Path(config.results_dir)
     records.check_writable(results_dir)
     records.safe_name(config.dataset.name, "dataset.name")
-    evaluation, selected = _prepare(config)
+    evaluation, selected = prepare(config)
     _say(f"{evaluation.dataset}: {len(selected)} categories, k_shot={config.k_shot}, run {evaluation.run_id}")
     progress = _Progress()
-    for category in selected:
-        _advance(progress, evaluation, category, results_dir)
+    with Progress({category.name: len(category.test) + config.k_shot for category in selected}) as display:
+        evaluation = replace(evaluation, progress=display.images)
+        for category in selected:
+            display.begin(category.name)
+            _advance(progress, evaluation, category, results_dir)
+            display.end(category.name)
     _report(progress, evaluation, [category.name for category in selected], results_dir)
     return int(bool(progress.reasons) or not all(map(one_of_each, progress.finished)))
 
 
-def _prepare(config: Config) -> tuple[Evaluation, tuple[Category, ...]]:
+def prepare(config: Config) -> tuple[Evaluation, tuple[Category, ...]]:
     """Everything that the categories of a run share, and the categories to run; no image has been decoded yet."""
     dataset, selected = _open(config)
     device = _device(config.runtime.device)
     weights = _weights(config.backbone.architecture, config.backbone.pretrained, config.backbone.init_seed)
+    if config.method.name is Method.linear_head and config.protocol.pixels is Pixels.raw:
+        weights = replace(weights, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     digests = content_digests(dataset, Path(config.runtime.cache_dir), config.runtime.workers)
     class_names = {category.name: _class_name(category.name, config) for category in dataset.categories}
     for name in config.dataset.class_names.keys() - class_names.keys():
         _say(f"warning: dataset.class_names.{name} names no category of {dataset.name}")
-    listed = _listed(config, selected)
-    encoder = _encoder(weights, device, _preprocessing(config), config.runtime.precision, config.runtime.cache_dir)
+    listed = _listed(config, dataset, selected, digests)
+    encoder = _encoder(
+        weights,
+        device,
+        _preprocessing(config),
+        config.runtime.precision,
+        config.runtime.cache_dir,
+        max_pixels=config.dataset.max_pixels,
+    )
     evaluation = Evaluation(
         config=config,
         run_id=records.run_id(_identity(config, digests.dataset, weights.sha256, class_names, listed)),
@@ -91,7 +107,16 @@ def _advance(progress: _Progress, evaluation: Evaluation, category: Category, re
         record = None if evaluation.config.force else _finished(evaluation, name, results_dir)
         if record is None:
             result = evaluate(evaluation, category)
-            records.write(results_dir, result.record, result.scores, result.maps)
+            _write_pictures(result, results_dir)
+            records.write(
+                results_dir,
+                result.record,
+                result.scores,
+                result.maps,
+                curve=result.curve,
+                type_maps=result.type_maps,
+                head=result.head,
+            )
             record, progress.new = result.record, True
             _say(_summary(result))
         else:
@@ -122,20 +147,39 @@ def _report(progress: _Progress, evaluation: Evaluation, expected: list[str], re
         content = table(in_table, expected, progress.reasons)
         print(to_markdown(content))
         overview, broken = write_overview(results_dir)
-        for path in [*write_tables(results_dir, in_table, expected, progress.reasons), overview]:
+        tables = write_tables(results_dir, in_table, expected, progress.reasons)
+        if in_table[0].typing is not None:
+            print(stages(in_table))
+            tables += write_typing(results_dir, records.read_all(results_dir)[0])
+        for path in [*tables, *write_seeds_table(results_dir, evaluation.run_id), overview]:
             print(path)
+        _write_page(results_dir)
         for fault in broken:
             _say(f"warning: {fault}")
         tracker = evaluation.config.tracker
         if tracker.name is TrackerName.wandb and progress.new:
             place = track(
-                in_table, content, results_dir, mode=tracker.mode.value, project=tracker.project, entity=tracker.entity
+                in_table,
+                content,
+                results_dir,
+                mode=tracker.mode.value,
+                project=tracker.project,
+                entity=tracker.entity,
+                group=tracker.group,
             )
             if place:
                 print(place)
     if progress.reasons:
         missing = ", ".join(progress.reasons)
         _say(f"{len(progress.finished)} of {len(expected)} categories finished; without: {missing}")
+
+
+def _write_page(results_dir: Path) -> None:
+    """Make the page anew and print where it is; what is broken in it, the table has said already."""
+    try:
+        print(write_page(results_dir)[0])
+    except InputError as error:
+        _say(f"warning: no page: {error}")
 
 
 def _finished(evaluation: Evaluation, category: str, results_dir: Path) -> records.Record | None:
@@ -145,6 +189,15 @@ def _finished(evaluation: Evaluation, category: str, results_dir: Path) -> recor
         evaluation.config.save_maps and not records.maps_path(results_dir, evaluation.run_id, category).exists()
     )
     return None if lacks_maps else record
+
+
+def _write_pictures(result: Result, results_dir: Path) -> None:
+    """Pictures are worth a warning where they cannot be had, never a category."""
+    if result.pictures is not None:
+        try:
+            pictures.write(results_dir, result.record.run_id, result.record.category, result.pictures)
+        except InputError as error:
+            _say(f"warning: {result.record.category}: without pictures: {error}")
 
 
 def _summary(result: Result) -> str:
@@ -161,12 +214,7 @@ def one_of_each(record: records.Record) -> bool:
 def _open(config: Config) -> tuple[Dataset, tuple[Category, ...]]:
     """The whole dataset, whose content is part of the run's identity, and the categories to run."""
     settings = config.dataset
-    if settings.layout is Layout.demo:
-        layout, root = "mvtec", write_demo(Path(config.runtime.cache_dir))
-    elif settings.root is None:
-        raise InputError("dataset.root is not set; set it to the folder that holds the dataset")
-    else:
-        layout, root = settings.layout.value, Path(settings.root)
+    layout, root = find_root(settings.layout.value, settings.root, Path(config.runtime.cache_dir))
     dataset = open_dataset(layout, root, settings.name)
     if not settings.categories:
         return dataset, dataset.categories
@@ -187,36 +235,68 @@ def _identity(
     dataset_digest: str,
     weights_sha256: str,
     class_names: dict[str, str],
-    listed: list[Reference] | None,
+    listed: dict[str, list[Reference]] | None,
 ) -> dict[str, Any]:
     """What the numbers depend on, by content; no path, name of a preset, device, batch size or tracker."""
+    threshold = config.dataset.mask_threshold
+    learns = config.method.name is Method.linear_head
+    reading = {} if threshold is None else {"mask_threshold": threshold}  # other settings admit data, or refuse them
     return {
-        "dataset": {"name": config.dataset.name, "content": dataset_digest, "class_names": class_names},
+        "dataset": {"name": config.dataset.name, "content": dataset_digest, "class_names": class_names, **reading},
         "backbone": {"architecture": config.backbone.architecture, "weights": weights_sha256},
-        "method": asdict(config.method),
+        "method": _method_identity(config),
+        **({} if config.stage is None else {"stage": config.stage}),
         "prompts": _without_name(asdict(config.prompts)),
         "protocol": {
-            key: value for key, value in _without_name(asdict(config.protocol)).items() if key != "class_words"
+            key: value
+            for key, value in _without_name(asdict(config.protocol)).items()
+            # Words are in class_names, the AUPRO is a way to read the record, and the others are one method's.
+            if key not in {"class_words", "aupro", *(set() if learns else {"pixels", "training"})}
         },
         "scales": config.scales,
         "k_shot": config.k_shot,
-        "seed": config.seed if config.k_shot and listed is None else None,
-        "references": None if listed is None else [reference.sha256 for reference in listed],
+        "seed": config.seed if listed is None and _seeded(config) else None,
+        "references": None
+        if listed is None
+        else {name: [reference.sha256 for reference in references] for name, references in listed.items()},
         "precision": config.runtime.precision,
     }
+
+
+def _method_identity(config: Config) -> dict[str, Any]:
+    """The settings that the method reads; a curated prompt set by its content."""
+    settings = {key: value for key, value in asdict(config.method).items() if key in _READ[config.method.name]}
+    if settings.get("defect_prompts") is not None:
+        settings["defect_prompts"] = _without_name(asdict(curated_set(settings["defect_prompts"])))
+    return settings
+
+
+_WINCLIP_READS = {"name", "aggregation", "image_term", "text_score"}
+_DECIDING = {"threshold_rule", "threshold", "false_alarm_rate"}
+_READ = {  # the settings of conf/method that a method's numbers depend on
+    Method.winclip: _WINCLIP_READS,
+    Method.defect_types: _WINCLIP_READS | _DECIDING | {"first_stage", "defect_prompts"},
+    Method.prototypes: {"name"} | _DECIDING,
+    Method.linear_head: {"name"} | _DECIDING,
+}
+
+
+def _seeded(config: Config) -> bool:
+    """Whether a draw of references depends on the seed."""
+    return config.k_shot > 0 and config.protocol.references is not ReferenceDraw.first
 
 
 def _without_name(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "name"}
 
 
-def _listed(config: Config, selected: tuple[Category, ...]) -> list[Reference] | None:
-    """The references that a file names; None where they are drawn."""
+def _listed(
+    config: Config, dataset: Dataset, selected: tuple[Category, ...], digests: Digests
+) -> dict[str, list[Reference]] | None:
+    """The references that a file names, by category; None where they are drawn."""
     if config.references.file is None:
         return None
-    if len(selected) != 1:
-        raise InputError("references.file names the references of one category; choose it with dataset.categories=[…]")
-    return listed_references(Path(config.references.file), config.k_shot, selected[0])
+    return listed_references(Path(config.references.file), config.k_shot, dataset, selected, digests)
 
 
 def _device(choice: Device) -> torch.device:
@@ -240,12 +320,18 @@ def _backbone(weights: Weights, device: torch.device, precision: Precision) -> B
 
 @lru_cache(maxsize=4)
 def _encoder(
-    weights: Weights, device: torch.device, preprocessing: Preprocessing, precision: Precision, cache_dir: str
+    weights: Weights,
+    device: torch.device,
+    preprocessing: Preprocessing,
+    precision: Precision,
+    cache_dir: str,
+    *,
+    max_pixels: int,
 ) -> Encoder:
     def backbone() -> Backbone:
         return _backbone(weights, device, precision)
 
-    return Encoder(backbone, weights, preprocessing, precision.value, Path(cache_dir))
+    return Encoder(backbone, weights, preprocessing, precision.value, Path(cache_dir), max_pixels=max_pixels)
 
 
 @lru_cache(maxsize=1)
