@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -15,9 +16,13 @@ from winclip_bench import runner
 from winclip_bench.config import Config
 
 CONF = REPOSITORY / "conf"
-OPTIONS = sorted(
-    (path.parent.relative_to(CONF).as_posix(), path.stem) for path in CONF.rglob("*.yaml") if path.parent != CONF
-)
+NO_OPTIONS = {CONF, CONF / "prompts" / "defects"}  # the latter are named by method.defect_prompts
+FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent not in NO_OPTIONS)
+OPTIONS = [  # conf/prompts/defects holds data that methods name, no options
+    (path.parts[0], path.relative_to(path.parts[0]).as_posix())
+    for path in FILES
+    if path.parts[:2] != ("prompts", "defects")
+]
 PAPER_BACKBONE = "vit_b_16_plus_240"
 SCRIPTS = ("zero_shot.sh", "few_shot.sh")
 
@@ -72,7 +77,7 @@ def our_arguments(line: str) -> list[str] | None:
         return None
     program = Path(words[0]).name
     if program == "winclip-bench":
-        return words[1:]
+        return None if words[1:2] == ["predict"] else words[1:]
     if program in SCRIPTS:
         return script_arguments(program) + words[1:]
     if program.startswith("python") and len(words) > 1 and Path(words[1]).name == "run.py":
@@ -180,6 +185,66 @@ def test_what_the_scripts_sweep_over() -> None:
         assert (config.backbone.name, config.protocol.name, config.prompts.name) == (PAPER_BACKBONE, "paper", "winclip")
 
 
+def settings_of(config: Config) -> dict[str, object]:
+    """What the experiments vary, by the names of the command line."""
+    method = {f"method.{key}": str(value) for key, value in vars(config.method).items()}
+    return method | {
+        "dataset": config.dataset.name,
+        "k_shot": config.k_shot,
+        "seed": config.seed,
+        "scales": tuple(config.scales),
+        "prompts": config.prompts.name,
+        "protocol": config.protocol.name,
+    }
+
+
+@pytest.mark.parametrize(
+    ("experiment", "swept_over"),
+    [
+        ("zero_shot", {"dataset": ("mvtec", "visa"), "k_shot": (0,)}),
+        ("few_shot", {"dataset": ("mvtec", "visa"), "k_shot": (1, 2, 4), "seed": range(5)}),
+        (
+            "accurate_winclip",
+            {
+                "dataset": ("mvtec", "visa"),
+                "k_shot": (0, 1, 2, 4, 8),
+                "seed": range(5),
+                "protocol": ("accurate_winclip",),
+                "prompts": ("accurate_winclip",),
+            },
+        ),
+        (
+            "prompt_ensembles",
+            {"dataset": ("mvtec", "visa"), "prompts": ("normal_only", "two_plain", "states", "winclip")},
+        ),
+        ("scales", {"scales": ((2,), (3,), (2, 3)), "method.image_term": ("True", "False")}),
+        ("image_only", {"scales": ((),)}),
+        ("aggregation", {"method.aggregation": ("harmonic", "arithmetic")}),
+        ("association_only", {"k_shot": (8,), "seed": range(5), "method.text_score": ("True", "False")}),
+    ],
+)
+def test_what_the_experiments_sweep_over(experiment: str, swept_over: dict[str, Sequence[object]]) -> None:
+    common: dict[str, Sequence[object]] = {
+        "method.name": ("winclip",),
+        "method.aggregation": ("harmonic",),
+        "method.image_term": ("True",),
+        "method.text_score": ("True",),
+        "dataset": ("mvtec",),
+        "k_shot": (0,),
+        "seed": (0,),
+        "scales": ((2, 3),),
+        "prompts": ("winclip",),
+        "protocol": ("paper",),
+    }
+    expected = common | swept_over
+    configs = swept(f"experiment={experiment}")
+    assert {config.backbone.name for config in configs} == {PAPER_BACKBONE}
+    found = [{key: value for key, value in settings_of(config).items() if key in expected} for config in configs]
+    combinations = {tuple(zip(expected, values, strict=True)) for values in product(*expected.values())}
+    assert {tuple((key, settings[key]) for key in expected) for settings in found} == combinations
+    assert len(found) == len(combinations)
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_scripts_take_overrides(script: str) -> None:
     assert (REPOSITORY / script).stat().st_mode & 0o111, f"{script} cannot be executed"
@@ -229,6 +294,7 @@ def test_every_option_has_its_own_name(group: str) -> None:
         ("runtime.precision=fp8", "precision"),
         ("runtime.batch_size=many", "batch_size"),
         ("method.name=winclop", "name"),
+        ("method.aggregation=geometric", "aggregation"),
         ("dataset.layout=coco", "layout"),
         ("protocol.resize=nearest", "resize"),
         ("protocol.non_square=crop", "non_square"),
@@ -264,6 +330,8 @@ def test_a_typo_in_one_job_of_a_sweep_fails_before_the_first_job() -> None:
         ("protocol.tile_stride=0", "protocol.tile_stride"),
         ("protocol.tile_stride=1.5", "protocol.tile_stride"),
         ("prompts.templates=[]", "prompts.templates"),
+        ("prompts.normal_states=[]", "prompts.normal_states"),
+        ("method.text_score=false", "method.text_score"),
         ("prompts.templates=[photo]", "prompts.templates"),
         ("prompts.normal_states=[perfect]", "prompts.normal_states"),
         ("prompts.anomalous_states=[broken]", "prompts.anomalous_states"),
@@ -273,6 +341,11 @@ def test_a_value_without_sense_is_named(argument: str, named: str) -> None:
     outcome = refused(argument)
     assert named in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_a_map_needs_something_to_be_made_of() -> None:
+    outcome = refused("scales=[]", "method.image_term=false")
+    assert "method.image_term" in outcome.err
 
 
 def test_a_value_without_sense_costs_only_its_own_job_of_a_sweep() -> None:
