@@ -1,8 +1,6 @@
 """Run the harness from a checkout: `python run.py`, `python run.py -m k_shot=0,1,2,4 dataset=mvtec,visa`."""
 
-import sys
-
-from winclip_bench.cli import main
+from winclip_bench.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

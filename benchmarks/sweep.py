@@ -118,9 +118,7 @@ class Bench:
         run = self.evaluation(cache, scales)
         runtime = self.config.runtime
         with measured() as usage:
-            run.encoder.images(
-                images, run.config.scales, batch_size=runtime.batch_size, workers=runtime.workers, label="encoding"
-            )
+            run.encoder.images(images, run.config.scales, batch_size=runtime.batch_size, workers=runtime.workers)
         return usage
 
     def encode_text(self, cache: Path | None) -> float:

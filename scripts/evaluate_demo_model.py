@@ -112,8 +112,8 @@ def together(
     ordered[ASSOCIATION] = [2 * few - zero for few, zero in zip(ordered[FEW], ordered[ZERO], strict=True)]
     masks = [
         np.zeros(shown.shape, bool)
-        if sample.mask is None
-        else resize_mask(read_mask(sample.mask, (SIZE, SIZE)), shown.shape, "nearest")
+        if not sample.masks
+        else resize_mask(read_mask(sample.masks[0], (SIZE, SIZE)), shown.shape, "nearest")
         for sample, shown in zip(category.test, ordered[ZERO], strict=True)
     ]
     image_scores = {setting: [of[key] for key in keys] for setting, of in scores.items()}

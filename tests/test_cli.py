@@ -578,7 +578,7 @@ def test_an_interrupted_command_says_so(parts: Path, tmp_path: Path) -> None:
     with mock.patch.object(runner, "evaluate", side_effect=KeyboardInterrupt):
         outcome = command(*arguments(parts, tmp_path / "results"))
     assert outcome.code == 130
-    assert "same command" in outcome.err
+    assert "what is finished is kept. To continue: winclip-bench " in outcome.err
     assert "Traceback" not in outcome.err
 
 

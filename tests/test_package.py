@@ -84,7 +84,7 @@ def test_the_wheel_brings_the_command_and_nothing_else_to_the_top(wheel: Path) -
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entry_points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
-        assert "winclip-bench = winclip_bench.cli:main" in archive.read(entry_points).decode()
+        assert "winclip-bench = winclip_bench.cli:command" in archive.read(entry_points).decode()
     assert {name.split("/")[0].rsplit("-", 1)[0] for name in names} == {"winclip_bench"} | {
         name.split("/")[0].rsplit("-", 1)[0] for name in names if ".dist-info/" in name
     }

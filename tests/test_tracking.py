@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.report.results import config, make_run
 from winclip_bench import tracking
 from winclip_bench.records import Record, read_all
 from winclip_bench.report.tables import COLUMNS, METRICS, Table, table
@@ -19,6 +20,7 @@ pytest.importorskip("wandb")
 
 GOLDEN = Path(__file__).parent / "report" / "golden"
 KEY = "0" * 40
+KEYS = ("run_id", "project", "display_name", "job_type", "run_group")
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def read_back(folder: Path) -> dict[str, Any]:
     data = next(folder.glob("*.wandb")).read_bytes()
     assert data[:4] == b":W&B"
     at, pending = 7, b""
-    content: dict[str, Any] = {"config": {}, "summary": {}, "exits": []}
+    content: dict[str, Any] = {"config": {}, "summary": {}, "exits": [], "artefacts": []}
     while at < len(data):
         if (rest := 32768 - at % 32768) < 7:
             at += rest
@@ -67,11 +69,15 @@ def read_back(folder: Path) -> dict[str, Any]:
         record = wandb_internal_pb2.Record.FromString(pending)
         pending = b""
         if record.HasField("run"):
-            content |= {key: getattr(record.run, key) for key in ("run_id", "project", "display_name", "job_type")}
+            content |= {key: getattr(record.run, key) for key in KEYS}
             content["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
         if record.HasField("summary"):
             for item in record.summary.update:
-                content["summary"][item.key or item.nested_key[0]] = json.loads(item.value_json)
+                content["summary"][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+        if record.HasField("artifact"):
+            content["artefacts"].append(record.artifact)
+        if record.request.HasField("log_artifact"):
+            content["artefacts"].append(record.request.log_artifact.artifact)
         if record.HasField("exit"):
             content["exits"].append(record.exit.exit_code)
     return content
@@ -127,7 +133,7 @@ def test_a_server_that_is_not_there_costs_one_warning_and_is_not_asked_again(
     first = tracking.track(records, content, results)
     assert read_back(Path(first or ""))["run_id"] == content.run_id
     modes: list[str] = []
-    monkeypatch.setattr(tracking, "_in_child", lambda payload: modes.append(payload["mode"]))
+    monkeypatch.setattr(tracking, "_in_child", lambda payload: modes.append(payload["mode"]) or "")
     tracking.track(records, content, results)
     assert modes == ["offline"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -187,3 +193,44 @@ def test_nothing_is_started_where_no_mirror_is_wanted(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert tracking.track(*run) is None
     assert not caplog.records
+
+
+def test_group_overlays_and_the_records_by_hash(
+    run: tuple[list[Record], Table, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = tmp_path / "own"
+    names = ["bolt", "nut", "screw"]
+    make_run(results, names, config("parts", k=1), images=40, shown=30)
+    found, _ = read_all(results)
+    folder = Path(tracking.track(found, table(found), results, group="k_shot=0,1 dataset=parts") or "")
+    assert not caplog.records
+    written = read_back(folder)
+    assert written["run_group"] == "k_shot=0,1 dataset=parts"
+    assert written["summary"]["worst.count"] == tracking.IMAGES
+    captions = written["summary"]["worst.captions"]
+    for name in names:
+        assert sum(caption.startswith(f"{name} / test/") for caption in captions) == tracking.IMAGES // len(names)
+    overlays = list(folder.glob("files/media/images/*.jpg"))
+    assert len(overlays) == tracking.IMAGES
+    assert sum(path.stat().st_size for path in overlays) < 2**20
+
+    (artefact,) = {one.name: one for one in written["artefacts"] if one.type == "records"}.values()  # W&B's own apart
+    assert (artefact.name, artefact.type) == (f"records-{found[0].run_id}", "records")
+    assert {entry.path for entry in artefact.manifest.contents} == {
+        f"{name}.{ending}" for name in names for ending in ("json", "scores.csv")
+    }
+    links = json.loads(artefact.metadata)
+    assert links["weights_sha256"] == found[0].provenance["weights_sha256"]
+    assert links["dataset_digest"] == found[0].provenance["dataset_digest"]
+    assert links["reference/bolt/train/good/0.png"] == f"{0:064x}"
+
+
+def test_a_run_that_is_mirrored_again_leaves_one_copy_to_sync(run: tuple[list[Record], Table, Path]) -> None:
+    records, content, results = run
+    older = results / "wandb" / f"offline-run-20200101_000000-{content.run_id}"
+    other = results / "wandb" / "offline-run-20200101_000000-0123456789ab"
+    for folder in (older, other):
+        folder.mkdir(parents=True)
+    newer = Path(tracking.track(records, content, results) or "")
+    assert set((results / "wandb").glob("offline-run-*")) == {newer, other}
+    assert read_back(newer)["run_id"] == content.run_id

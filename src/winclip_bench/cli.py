@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -33,6 +34,7 @@ _scratch = tempfile.TemporaryDirectory(prefix="winclip-bench-")  # Hydra insists
 _STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 _NO_PART_OF_A_SWEEP = ("results_dir=", "force=", "tracker", "runtime.")
 _LONGEST_GROUP = 128  # characters, of W&B
+_INTERRUPTED = 130  # exit code, as a shell has it for SIGINT
 
 config.register()
 OmegaConf.register_new_resolver("scratch_dir", lambda: _scratch.name, replace=True)
@@ -155,3 +157,14 @@ def main() -> int:
         print(f"{how}; what is finished is kept. To continue: {printable(_same_command())}", file=sys.stderr)
         return 128 + number
     return max(_exit_codes, default=0)
+
+
+def command() -> NoReturn:
+    """`winclip-bench` as a process: ends with the exit code of `main`, and at once where it was interrupted."""
+    code = main()
+    if code == _INTERRUPTED:  # torch takes seconds to tidy up, and nothing is left to be written
+        _scratch.cleanup()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

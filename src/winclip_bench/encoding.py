@@ -15,12 +15,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from winclip_bench.clip.backbone import Backbone, Weights
 from winclip_bench.clip.encoder import Features
 from winclip_bench.clip.tiles import Tiles, cut
-from winclip_bench.data import MAX_PIXELS, UNREADABLE, prefetch, read_image
+from winclip_bench.data import MAX_PIXELS, UNREADABLE, check_unchanged, prefetch, read_image
 from winclip_bench.errors import InputError, RunError
 from winclip_bench.features import ENCODER_VERSION, FeatureStore, Geometry
 from winclip_bench.features.shards import Item
@@ -94,12 +93,18 @@ class Encoder:
         return torch.from_numpy(np.concatenate([self._prompts.rows("prompts", prompt) for prompt in prompts]))
 
     def images(
-        self, images: Sequence[ImageFile], scales: Sequence[int], *, batch_size: int | None, workers: int, label: str
+        self,
+        images: Sequence[ImageFile],
+        scales: Sequence[int],
+        *,
+        batch_size: int | None,
+        workers: int,
+        progress: Callable[[int, int], None] = lambda stored, encoded: None,
     ) -> int:
         """See to it that the features of all images are stored; returns how many images had to be encoded.
 
         batch_size   tiles at once; None is one on a CPU, where more cost memory and gain nothing, and 16 on a GPU
-        label        what the progress bar is called
+        progress     told how many more images were found in the store, and how many encoded
         """
         for image in images:
             if image.sha256 == UNREADABLE:  # no key: whatever is read from it now is not what was hashed
@@ -116,13 +121,14 @@ class Encoder:
             if image.sha256 in lacking:
                 by_kinds.setdefault(tuple(lacking.pop(image.sha256)), []).append(image)
         total = sum(map(len, by_kinds.values()))
-        with tqdm(total=total, desc=label, unit="image", leave=False, disable=None) as progress:
-            for some, files in by_kinds.items():
-                for items, features in self._encode(files, some, scales, batch_size=batch_size, workers=workers):
-                    progress.update(len(items))
-                    _refuse_non_finite(items, features, files, self._largest)
-                    for kind in some:
-                        self._images.add(kind, items, _part(features, kind).numpy())
+        progress(len(images) - total, 0)
+        for some, files in by_kinds.items():
+            for items, features in self._encode(
+                files, some, scales, batch_size=batch_size, workers=workers, progress=progress
+            ):
+                _refuse_non_finite(items, features, files, self._largest)
+                for kind in some:
+                    self._images.add(kind, items, _part(features, kind).numpy())
         return total
 
     def geometry(self, image: ImageFile) -> Geometry:
@@ -150,6 +156,7 @@ class Encoder:
         *,
         batch_size: int | None,
         workers: int,
+        progress: Callable[[int, int], None],
     ) -> Iterator[tuple[list[Item], Features]]:
         """Shards of encoded images; decoded in the background while the model works on the ones before."""
         backbone = self.backbone()
@@ -162,6 +169,7 @@ class Encoder:
 
         def load(image: ImageFile) -> tuple[ImageFile, Tiles, tuple[int, int]]:
             decoded = read_image(image.path, self._max_pixels)
+            check_unchanged(image.path, image.sha256)
             how = self._preprocessing
             tiles = cut(
                 decoded, backbone.image_size, backbone.mean, backbone.std,
@@ -194,6 +202,7 @@ class Encoder:
             for image, tiles, original_size in batch:
                 about = asdict(Geometry(tiles.corners, tiles.size, original_size))
                 items.append(Item(image.sha256, len(tiles.pixels), about))
+            progress(0, len(batch))
             if sum(item.rows for item in items) >= SHARD_TILES or time.monotonic() - begun > SHARD_SECONDS:
                 yield items, Features.concatenate(parts)
                 items, parts, begun = [], [], time.monotonic()

@@ -8,6 +8,7 @@ touches a result, an exit code or the terminal.
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from winclip_bench.errors import printable
-from winclip_bench.records import Record
+from PIL import Image
+
+from winclip_bench import pictures
+from winclip_bench.errors import InputError, printable
+from winclip_bench.records import Record, record_path, scores_path
 from winclip_bench.report.tables import COLUMNS, METRICS, Table
 
 CONNECT_SECONDS = 10.0  # for reaching the server
 SECONDS = 30.0  # for one mirror altogether
+IMAGES = 24  # overlays of one run, at most
+_OPACITY = 0.5  # of the map over its image
+_LINKS = ("weights_sha256", "dataset_digest")  # of the provenance
 
 log = logging.getLogger(__name__)
 # Once online did not work, the other runs of this process do not wait for it again.
@@ -36,19 +43,22 @@ def track(
     mode: Literal["auto", "online", "offline", "disabled"] = "auto",
     project: str = "winclip-bench",
     entity: str | None = None,
+    group: str | None = None,
 ) -> str | None:
-    """Mirror one run: its resolved config, the table of its classes, and the means as summary, all in 0–1.
+    """Mirror one run: its resolved config, the table of its classes, and the means as summary, all in 0–1; some of its
+    pictures, and an artefact of its records, which names the weights, the data and the references by their hash.
 
     records  the run's records, already written
     content  their table
     mode     ``auto`` is online with a key (WANDB_API_KEY, netrc) and offline without; WANDB_MODE decides where set
     project  of W&B, and ``entity`` the user or team that it belongs to, by default the key's
+    group    the sweep that the run is part of
 
     Returns where the mirror is, the address or the folder for ``wandb sync``; None without one. Raises nothing: every
     failure is one logged warning, after which an online run is mirrored offline.
 
-    The W&B run's id is the run_id, so mirroring a run again replaces it, offline copies when they are synced: call
-    this only where something new was recorded.
+    The W&B run's id is the run_id, so mirroring a run again replaces it, and earlier offline copies are deleted:
+    syncing makes no doubles. Call this only where something new was recorded.
     """
     global _online_failed  # noqa: PLW0603
     wanted: str = os.environ.get("WANDB_MODE", "auto") if mode == "auto" else mode
@@ -63,9 +73,10 @@ def track(
             "mode": "offline" if _online_failed else wanted,
             "project": project,
             "entity": entity,
+            "group": group,
         }
         try:
-            return _in_child(payload)
+            where = _in_child(payload)
         except _Failure as error:
             if payload["mode"] == "offline":
                 raise
@@ -75,7 +86,8 @@ def track(
             except _Failure as again:
                 raise _Failure(f"{error}; offline: {again}") from again
             log.warning("W&B is not reached, mirroring offline for the rest of this process: %s", error)
-            return where
+        _delete_older_copies(Path(payload["dir"]) / "wandb", content.run_id, keep=Path(where).name)
+        return where
     except Exception as error:  # a mirror is not worth a result
         log.warning("W&B failed, run %s is not mirrored: %s", content.run_id, _one_line(str(error)))
         return None
@@ -83,6 +95,13 @@ def track(
 
 class _Failure(Exception):
     """What the child process had to say before it failed, or that it took too long."""
+
+
+def _delete_older_copies(folder: Path, run_id: str, *, keep: str) -> None:
+    """Offline copies of a run that a newer mirror, there or online, has replaced."""
+    for path in folder.glob(f"offline-run-*-{run_id}"):
+        if path.name != keep:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _payload(records: Sequence[Record], content: Table, results_dir: Path) -> dict[str, Any]:
@@ -93,6 +112,18 @@ def _payload(records: Sequence[Record], content: Table, results_dir: Path) -> di
         "name": content.slug,
         "job_type": records[0].dataset,
         "config": dict(records[0].config),
+        "images": _images(records, results_dir),
+        "files": [
+            str(path(results_dir, record.dataset, record.run_id, record.category))
+            for record in records
+            for path in (record_path, scores_path)
+        ],
+        "links": {key: records[0].provenance.get(key) for key in _LINKS}
+        | {
+            f"reference/{one.category}/{one_of['path']}": one_of["sha256"]
+            for one in records
+            for one_of in one.references
+        },
         "columns": COLUMNS,
         "rows": [[row.label, *row.values] for row in content.rows],
         "summary": {
@@ -100,6 +131,23 @@ def _payload(records: Sequence[Record], content: Table, results_dir: Path) -> di
             **{metric: v for metric, v in zip(METRICS, content.mean.values, strict=True) if v is not None},
         },
     }
+
+
+def _images(records: Sequence[Record], results_dir: Path) -> list[dict[str, str]]:
+    """Image, map and caption of the worst pictures of each category, at most IMAGES and as many of each."""
+    found = []
+    for record in records:
+        try:
+            shown = pictures.read(results_dir, record.run_id, record.category)
+        except InputError:  # decoration: the page says so
+            continue
+        for number, picture in enumerate(shown.pictures[: max(1, IMAGES // len(records))] if shown else ()):
+            place = (results_dir, record.run_id, record.category, number)
+            image, own_map = pictures.image_path(results_dir, picture.sha256), pictures.map_path(*place, own=False)
+            if picture.low is not None and image.exists() and own_map.exists():
+                caption = f"{record.category} / {picture.path}: image score {picture.image_score:.4g}"
+                found.append({"image": str(image), "map": str(own_map), "caption": printable(caption)})
+    return found[:IMAGES]
 
 
 def _in_child(payload: dict[str, Any]) -> str:
@@ -154,12 +202,29 @@ def _mirror(payload: dict[str, Any]) -> str:
             has_key = bool(wandb.api.api_key)
         mode = "online" if has_key else "offline"
     settings = wandb.Settings(console="off", disable_git=True, disable_code=True, init_timeout=payload["init_timeout"])
-    names = ("dir", "project", "entity", "id", "name", "job_type", "config")
+    names = ("dir", "project", "entity", "id", "name", "group", "job_type", "config")
     with wandb.init(**{name: payload[name] for name in names}, mode=mode, settings=settings) as run:
-        run.log({"classes": wandb.Table(columns=payload["columns"], data=payload["rows"])})
+        content: dict[str, Any] = {"classes": wandb.Table(columns=payload["columns"], data=payload["rows"])}
+        if payload["images"]:
+            content["worst"] = [
+                wandb.Image(_overlay(one), caption=one["caption"], file_type="jpg") for one in payload["images"]
+            ]
+        run.log(content)
         run.summary.update(payload["summary"])
+        artefact = wandb.Artifact(f"records-{payload['id']}", type="records", metadata=payload["links"])
+        for path in map(Path, payload["files"]):
+            if path.exists():
+                artefact.add_file(str(path), name=path.name)
+        run.log_artifact(artefact)
         where = run.url if mode == "online" else str(Path(run.dir).parent)
     return str(where)
+
+
+def _overlay(paths: dict[str, str]) -> Image.Image:
+    """An image with its anomaly map over it."""
+    image = Image.open(paths["image"]).convert("RGB")
+    colours = Image.open(paths["map"]).convert("RGB").resize(image.size, Image.Resampling.BILINEAR)
+    return Image.blend(image, colours, _OPACITY)
 
 
 def _main() -> None:

@@ -66,7 +66,7 @@ def make(backbone: Backbone, cache: Path | None, how: Preprocessing = TILES, **c
 
 
 def fill(encoder: Encoder, images: Sequence[ImageFile], scales: Sequence[int] = SCALES, batch_size: int = 2) -> int:
-    return encoder.images(images, scales, batch_size=batch_size, workers=1, label="")
+    return encoder.images(images, scales, batch_size=batch_size, workers=1)
 
 
 def everything(encoder: Encoder, images: Sequence[ImageFile], scales: Sequence[int] = SCALES) -> dict[str, Any]:
