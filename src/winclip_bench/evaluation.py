@@ -17,6 +17,7 @@ from winclip_bench.data import (
     Sample,
     check_category,
     check_mask_sizes,
+    check_unchanged,
     prefetch,
     read_ground_truth,
     remarks,
@@ -86,6 +87,8 @@ def _evaluate(run: Evaluation, category: Category) -> Result:
             mask_resize=protocol.mask_resize.value,
             workers=config.runtime.workers,
         )
+        for mask in (mask for sample in category.test if sample.label and masks for mask in sample.masks):
+            check_unchanged(mask, run.digests.files[mask])
         pixels = measure_pixels(category, scored.maps, masks)
     with timed(timing, "pictures"):
         curve = [] if scored.maps is None or masks is None else pixel_points(scored.maps, masks)

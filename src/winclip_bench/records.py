@@ -300,8 +300,10 @@ def read_all(
 
 def finished(results_dir: Path, dataset: str, run_id: str, category: str) -> Record | None:
     """The record of a category if it is finished, else None; a broken record is not, and is logged as a warning."""
-    path = record_path(results_dir, dataset, run_id, category)
-    if not path.exists():
+    place = (results_dir, dataset, run_id, category)
+    path = record_path(*place)
+    # What lies beside it was written before, but may have been deleted since.
+    if not all(file.exists() for file in (path, scores_path(*place), curves_path(*place))):
         return None
     try:
         return read(path)

@@ -255,7 +255,7 @@ def _identity(
         },
         "scales": config.scales,
         "k_shot": config.k_shot,
-        "seed": config.seed if listed is None and _seeded(config) else None,
+        "seed": config.seed if _seeded(config, listed is not None) else None,
         "references": None
         if listed is None
         else {name: [reference.sha256 for reference in references] for name, references in listed.items()},
@@ -281,9 +281,11 @@ _READ = {  # the settings of conf/method that a method's numbers depend on
 }
 
 
-def _seeded(config: Config) -> bool:
-    """Whether a draw of references depends on the seed."""
-    return config.k_shot > 0 and config.protocol.references is not ReferenceDraw.first
+def _seeded(config: Config, listed: bool) -> bool:
+    """Whether anything depends on the seed: a draw of references, or damaged copies and first weights."""
+    if config.method.name in (Method.prototypes, Method.linear_head):
+        return True
+    return config.k_shot > 0 and not listed and config.protocol.references is not ReferenceDraw.first
 
 
 def _without_name(settings: dict[str, Any]) -> dict[str, Any]:

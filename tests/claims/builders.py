@@ -55,19 +55,25 @@ def records_of(
         run = (settings.dataset, settings.k_shot, seed, settings.experiment)
         run_id = hashlib.sha256(repr(run).encode()).hexdigest()[:12]
         for category, value in values.items():
+            percent = value + (shift or {}).get(seed, 0)
+            section, *inner = settings.metric.split(".")
+            content: Any = percent / 100
+            for key in reversed(inner):
+                content = {key: content}
             found.append(
                 Record(
                     run_id=run_id,
                     dataset=settings.dataset,
                     category=category,
                     config=config,
-                    metrics={settings.metric: (value + (shift or {}).get(seed, 0)) / 100},
+                    metrics={} if inner else {settings.metric: content},
                     undefined={},
                     warnings=[],
                     counts=copy.deepcopy(dict(settings.counts[category])),
                     references=[],
                     timing={},
                     provenance={"weights_sha256": min(settings.weights, default="0"), "dataset_digest": "d" * 64},
+                    **({section: content} if inner else {}),
                 )
             )
     return found

@@ -1,6 +1,6 @@
 """Datasets as they lie on disk, as a table of samples, decoded images and masks."""
 
-from winclip_bench.data.digests import UNREADABLE, Digests, content_digests, file_sha256
+from winclip_bench.data.digests import UNREADABLE, Digests, check_unchanged, content_digests, file_sha256
 from winclip_bench.data.images import MAX_PIXELS, read_image
 from winclip_bench.data.index import check_category, find_root, open_dataset
 from winclip_bench.data.loading import prefetch
@@ -19,6 +19,7 @@ __all__ = [
     "Sample",
     "check_category",
     "check_mask_sizes",
+    "check_unchanged",
     "content_digests",
     "draw_references",
     "file_sha256",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from winclip_bench.data.samples import Dataset, Sample
+from winclip_bench.errors import InputError
 
 UNREADABLE = "unreadable"
 
@@ -98,6 +99,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_unchanged(path: Path, sha256: str) -> None:
+    """Raise InputError where a file is no longer what was hashed, so that nothing passes for what it is not."""
+    try:
+        same = file_sha256(path) == sha256
+    except OSError:
+        same = False
+    if not same:
+        raise InputError(f"{path} has changed since the run began; run the same command again")
+
+
 def _stamp(path: Path) -> Stamp:
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
@@ -105,19 +116,26 @@ def _stamp(path: Path) -> Stamp:
 
 def _read_cache(path: Path) -> dict[str, tuple[Stamp, str]]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["check"] != _check(content["files"]):
+            return {}  # one flipped bit in a digest would pass for another dataset
         return {
             name: ((int(size), int(mtime), int(ctime), int(inode)), str(sha256))
-            for name, [size, mtime, ctime, inode, sha256] in entries.items()
+            for name, [size, mtime, ctime, inode, sha256] in content["files"].items()
         }
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
+
+
+def _check(files: object) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _write_cache(path: Path, fresh: dict[str, tuple[Stamp, str]]) -> None:
     """Add to what other runs have written meanwhile; the file is whole at every moment."""
     entries = _read_cache(path) | fresh
-    text = json.dumps({name: [*stamp, sha256] for name, (stamp, sha256) in sorted(entries.items())}, indent=0)
+    files = {name: [*stamp, sha256] for name, (stamp, sha256) in sorted(entries.items())}
+    text = json.dumps({"check": _check(files), "files": files}, indent=0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

@@ -39,11 +39,15 @@ def open_dataset(layout: str, root: Path, name: str, categories: Sequence[str] |
     root = root.expanduser().absolute()
     if root.name == "..":  # a single category is called after its folder
         root = root.resolve()
-    if not root.is_dir():
-        state = "is not a folder" if root.exists() else "does not exist"
-        raise InputError(f"{root} {state}; set dataset.root to the folder of the dataset {name!r}")
-
-    found = {category.name: category for category in LAYOUTS[layout](root)}
+    try:
+        if not root.is_dir():
+            state = "is not a folder" if root.exists() else "does not exist"
+            raise InputError(f"{root} {state}; set dataset.root to the folder of the dataset {name!r}")
+        found = {category.name: category for category in LAYOUTS[layout](root)}
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or root} cannot be read ({error.strerror}); give this user the right to"
+        ) from error
     if not found:
         raise InputError(
             f"{root} holds no category in the layout {layout!r}; set dataset.root to the folder of the dataset {name!r}"

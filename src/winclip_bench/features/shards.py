@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import xxhash
@@ -92,7 +92,7 @@ class Shards:
             "shape": list(data.shape),
             "digest": _digest(listed, data),
         }
-        write_atomically(self.folder / f"{name}.npy", lambda file: np.save(file, data, allow_pickle=False))
+        write_atomically(self.folder / f"{name}.npy", lambda file: _save(file, data))
         write_atomically(self.folder / f"{name}.json", json.dumps(manifest).encode())
         self._seen.discard(f"{name}.json")
 
@@ -163,6 +163,12 @@ class Shards:
             for path in (manifest, array):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
+
+
+def _save(file: BinaryIO, array: NDArray[Any]) -> None:
+    """As np.save, which on a full disk does not say that it is full."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _reason(error: OSError | _DamagedError) -> str:
