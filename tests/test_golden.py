@@ -3,6 +3,7 @@
 Where a change is meant, make them anew with a clean checkout and look at the difference:
 
     rm -r results/examples && python run.py -m k_shot=0,4 results_dir=results/examples runtime.cache_dir=.cache
+    rm -r results/examples/pictures results/examples/page results/examples/index.html
 """
 
 import csv
