@@ -108,7 +108,7 @@ def points(
     for (k, rule, rate), found in counted.items():
         left = len(images) - k
         yield {
-            "category": first_stage, "rule": rule, "k": k, "promised": rate, "draws": len(found), "images": left,
+            "scores": first_stage, "rule": rule, "k": k, "promised": rate, "draws": len(found), "images": left,
             "unbounded": sum(unbounded for _, unbounded in found) / len(found),
             **measured_rates([count for count, _ in found], left),
         }  # fmt: skip

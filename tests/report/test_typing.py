@@ -164,7 +164,7 @@ def test_hostile_names_stay_in_their_cells() -> None:
 
 
 POINT = {
-    "category": "brick & <co>", "rule": "normal", "k": 4, "promised": 0.05, "draws": 50, "images": 12,
+    "scores": "brick & <co>", "rule": "normal", "k": 4, "promised": 0.05, "draws": 50, "images": 12,
     "mean": 0.0733, "low": 0.0, "high": 0.25, "images_low": 0.0, "images_high": 0.3, "unbounded": 0.0,
 }  # fmt: skip
 

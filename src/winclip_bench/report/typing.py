@@ -123,14 +123,14 @@ def write_typing(results_dir: Path, records: Sequence[Record]) -> list[Path]:
 def calibration_table(points: Sequence[Mapping[str, Any]]) -> str:
     """Markdown of promised against measured false-alarm rates.
 
-    points  ``category``, ``rule``, ``k``, ``promised``, ``draws``, ``images``, and ``mean``, ``low`` and ``high``
+    points  ``scores`` (whose they are), ``rule``, ``k``, ``promised``, ``draws``, ``images``, and ``mean``, ``low`` and ``high``
             as `methods.thresholds.measured_rates` gives them; ``unbounded`` is the share of draws whose threshold was
             infinite, because so few references can promise nothing
     """
-    head = ("category", "rule", "k", "draws", "normal images", "promised", "measured", "90 % of draws", "could promise")
+    head = ("scores", "rule", "k", "draws", "normal images", "promised", "measured", "90 % of draws", "could promise")
     cells = [
         [
-            *map(markdown, (point["category"], point["rule"])),
+            *map(markdown, (point["scores"], point["rule"])),
             *map(str, (point["k"], point["draws"], point["images"])),
             _percent(point["promised"]),
             _percent(point["mean"]),
