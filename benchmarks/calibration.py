@@ -124,9 +124,9 @@ def _side_by_side(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     shown = []
     for rate in RATES:
         some = [point for point in found if point["promised"] == rate and point["unbounded"] < 1]
-        places = list(dict.fromkeys((point["category"], point["k"]) for point in some))
+        places = list(dict.fromkeys((point["scores"], point["k"]) for point in some))
         for point in some:
-            place = places.index((point["category"], point["k"])) - (len(places) - 1) / 2
+            place = places.index((point["scores"], point["k"])) - (len(places) - 1) / 2
             half = 0.001 if point["rule"] == "conformal" else -0.001
             shown.append({**point, "promised": rate + 0.004 * place - half})
     return shown

@@ -123,9 +123,9 @@ def write_typing(results_dir: Path, records: Sequence[Record]) -> list[Path]:
 def calibration_table(points: Sequence[Mapping[str, Any]]) -> str:
     """Markdown of promised against measured false-alarm rates.
 
-    points  ``scores`` (whose they are), ``rule``, ``k``, ``promised``, ``draws``, ``images``, and ``mean``, ``low`` and ``high``
-            as `methods.thresholds.measured_rates` gives them; ``unbounded`` is the share of draws whose threshold was
-            infinite, because so few references can promise nothing
+    points  ``scores`` (whose they are), ``rule``, ``k``, ``promised``, ``draws``, ``images``, and ``mean``, ``low`` and
+            ``high`` as `methods.thresholds.measured_rates` gives them; ``unbounded`` is the share of draws whose
+            threshold was infinite, because so few references can promise nothing
     """
     head = ("scores", "rule", "k", "draws", "normal images", "promised", "measured", "90 % of draws", "could promise")
     cells = [
@@ -176,7 +176,7 @@ def calibration_svg(points: Sequence[Mapping[str, Any]], title: str) -> str:
     )
     for point in points:
         colour, at = colours.get(point["rule"], "#333"), x(point["promised"])
-        told = f"{point['category']}, k = {point['k']}, {point['rule']}: {_percent(point['mean'])} %"
+        told = f"{point['scores']}, k = {point['k']}, {point['rule']}: {_percent(point['mean'])} %"
         lines.append(
             f'<line x1="{at}" y1="{y(point["low"])}" x2="{at}" y2="{y(point["high"])}" stroke="{colour}" '
             'stroke-opacity="0.4"/>'

@@ -267,6 +267,8 @@ def class_of(results_dir: Path, record: Record) -> Class:
     missing: list[str] = []
     place = (record.dataset, record.run_id, record.category)
     scores = _rows(scores_path(results_dir, *place), ("image_score", "label"))
+    if scores is not None and not np.isin(scores[:, 1], (0, 1)).all():
+        scores = None
     curve = _rows(curves_path(results_dir, *place), ("fpr", "tpr", "pro"))
     image_roc: Points = []
     histogram = None
