@@ -62,8 +62,8 @@ def test_what_is_not_in_the_store_is_encoded_and_said(
     [
         (("k_shot=1",), "error: leaving one reference out needs at least two of them; set k_shot=1 to 2 or more\n"),
         (("k_shot=4",), "error: bolt: category 'bolt' has 3 training images; set k_shot=4 to at most that\n"),
-        (("k_shot=many",), "error: the settings "),
-        (("backbone=no_such_one",), "error: the settings "),
+        (("k_shot=many",), "error: k_shot=many is refused"),
+        (("backbone=no_such_one",), "error: backbone=no_such_one: there is no such backbone"),
     ],
 )
 def test_what_cannot_be_done(

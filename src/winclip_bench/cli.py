@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,6 +157,9 @@ def main() -> int:
         how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
         print(f"{how}; what is finished is kept. To continue: {printable(_same_command())}", file=sys.stderr)
         return 128 + number
+    except Exception:  # a fault of ours: whoever reports it needs all of it
+        traceback.print_exc()
+        return 1
     return max(_exit_codes, default=0)
 
 

@@ -84,6 +84,8 @@ class Encoder:
             return self._load()
         except InputError as error:
             raise RunError(str(error)) from error
+        except torch.cuda.OutOfMemoryError as error:
+            raise RunError("the model is too much for the device's memory; use runtime.device=cpu") from error
 
     def prompts(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings [n, E] of prompts, not normalised."""

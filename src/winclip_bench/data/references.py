@@ -67,7 +67,7 @@ def read_reference_file(path: Path, category: Category) -> tuple[Path, ...]:
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
-        found = next((base / entry for base in bases if (base / entry).is_file()), None)
+        found = next((base / entry for base in bases if _is_file(base / entry)), None)
         if found is None:
             looked = " or ".join(str(base) for base in bases)
             raise InputError(
@@ -81,6 +81,13 @@ def read_reference_file(path: Path, category: Category) -> tuple[Path, ...]:
     if not references:
         raise InputError(f"references.file={path} names no image; write one path a line")
     return tuple(references)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is longer than any file's, for example
+        return False
 
 
 def read_reference_sets(
