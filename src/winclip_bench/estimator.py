@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -114,8 +114,8 @@ class WinCLIP:
 
         references   paths, PIL images or uint8 arrays [H, W, 3] or [H, W] of normal parts
         """
-        words = class_name.replace("_", " ")
-        prompts = _prompts()
+        words = _read("protocol", "paper")["class_words"].get(class_name, class_name.replace("_", " "))
+        prompts = _read("prompts", "winclip")
         normal, anomalous = (
             self._backbone.encode_prompts(compose(words, prompts[states], prompts["templates"])).cpu()
             for states in ("normal_states", "anomalous_states")
@@ -229,7 +229,7 @@ class WinCLIP:
 
     def _scores(self, features: Features, references: Features | None, prototypes: Tensor) -> winclip.Scores:
         """As `pipelines.winclip` has it, without a store."""
-        temperature, grid = 0.01, self._backbone.grid
+        temperature, grid = _read("protocol", "paper")["temperature"], self._backbone.grid
         similarity = None
         if references is not None:
             similarity = winclip.Similarity(
@@ -341,5 +341,8 @@ def _backbone_settings(name: str) -> tuple[str, str]:
     return content["architecture"], content["pretrained"]
 
 
-def _prompts() -> dict[str, list[str]]:
-    return dict(yaml.safe_load((files("winclip_bench.conf") / "prompts" / "winclip.yaml").read_text(encoding="utf-8")))
+@cache
+def _read(group: str, option: str) -> dict[str, Any]:
+    """An option of the configuration, without what Hydra would make of it."""
+    place = files("winclip_bench.conf") / group / f"{option}.yaml"
+    return dict(yaml.safe_load(place.read_text(encoding="utf-8")))
