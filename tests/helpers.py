@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from tests.data.builders import paint, paint_mask
-from winclip_bench import cli, runner
+from winclip_bench import cli, runner, sweep
 from winclip_bench.config import Config
 
 REPOSITORY = Path(__file__).parents[1]
@@ -54,11 +54,11 @@ def jobs(*arguments: object) -> list[Config]:
     """The resolved configurations that a command would run, in order; the command must be accepted."""
     found: list[Config] = []
 
-    def note(config: Config) -> int:
+    def note(config: Config, **_: object) -> int:
         found.append(config)
         return 0
 
-    with mock.patch.object(runner, "run", note):
+    with mock.patch.object(runner, "run", note), mock.patch.object(sweep, "write_sweep"):  # nothing is left behind
         outcome = command(*arguments)
     assert outcome.code == 0, outcome.err
     return found

@@ -110,7 +110,10 @@ def test_a_sweep_finishes_with_a_table_per_run(sweep: Run) -> None:
         assert f"records/folder/{run}/{category}.curves.csv" in written
         assert f"maps/{run}/{category}.npz" in written
     assert len([name for name in written if name.startswith("tables/")]) == 2 * 3 + 1
-    told = [name for name in written if name.split("/")[0] not in ("tables", "pictures", "page", "index.html")]
+    assert len([name for name in written if name.startswith("jobs/")]) == 2
+    assert len([name for name in written if name.startswith("sweeps/")]) == 1
+    said = ("tables", "pictures", "page", "index.html", "jobs", "sweeps")
+    told = [name for name in written if name.split("/")[0] not in said]
     assert len(told) == 4 * 4, "something else was left behind"
 
 

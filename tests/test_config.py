@@ -16,7 +16,11 @@ from winclip_bench import runner
 from winclip_bench.config import Config
 
 CONF = REPOSITORY / "conf"
-NO_OPTIONS = {CONF, CONF / "prompts" / "defects"}  # the latter are named by method.defect_prompts
+NO_OPTIONS = {
+    CONF,
+    CONF / "prompts" / "defects",  # named by method.defect_prompts
+    CONF / "hydra" / "launcher",  # Hydra's own group; see tests/launchers
+}
 FILES = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.rglob("*.yaml") if path.parent not in NO_OPTIONS)
 OPTIONS = [  # conf/prompts/defects holds data that methods name, no options
     (path.parts[0], path.relative_to(path.parts[0]).as_posix())

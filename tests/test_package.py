@@ -64,7 +64,10 @@ def installed(site: Path, *arguments: str, cwd: Path) -> str:
 
 def test_the_wheel_holds_every_module_and_every_file_that_the_code_reads(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if name.startswith("winclip_bench/")}
+        names = archive.namelist()
+    held = {name for name in names if name.startswith("winclip_bench/")}
+    plugins = {name for name in names if name.startswith("hydra_plugins/")}
+    assert plugins == {"hydra_plugins/winclip_bench_sweeper.py"}, "a package that others share has no file of ours"
     source, conf = REPOSITORY / "src" / "winclip_bench", REPOSITORY / "conf"
     wanted = {
         f"winclip_bench/{path.relative_to(source).as_posix()}"

@@ -12,7 +12,8 @@ from tests.helpers import REPOSITORY
 PACKAGE = "winclip_bench"
 SOURCE = REPOSITORY / "src" / PACKAGE
 FILES = sorted(SOURCE.rglob("*.py"))
-ABOVE = {"runner", "evaluation", "pipelines", "influence", "cli", "config", "usage"}  # who may know everybody
+# Who may know everybody.
+ABOVE = {"runner", "evaluation", "pipelines", "influence", "cli", "config", "usage", "sweep", "reporting"}
 COMMANDS = {"data.__main__"}  # that take the settings of run.py: above the configuration, whatever room they are in
 
 # Room or module -> what else of the package it may import.
@@ -35,8 +36,12 @@ MAY_IMPORT = {
     "config": {"errors"},
     "data.__main__": {"errors", "config", "data"},
     "progress": {"errors"},
+    "jobs": {"errors", "records"},
+    "status": {"errors", "jobs"},
+    "reporting": {"errors", "config", "records", "report", "tracking"},
     "usage": {"errors", "config"},
-    "cli": {"errors", "config", "runner", "predict", "usage"},
+    "sweep": {"errors", "config", "data", "records", "report", "jobs", "reporting", "runner"},
+    "cli": {"errors", "config", "runner", "predict", "usage", "sweep"},
 }
 
 
@@ -88,7 +93,7 @@ def test_imports_go_one_way(path: Path) -> None:
         assert not found & ABOVE
     if room in MAY_IMPORT:
         assert found <= MAY_IMPORT[room]
-    if room not in {"cli", "config"} | COMMANDS:
+    if room not in {"cli", "config", "sweep"} | COMMANDS:
         assert not outside(path) & {"hydra", "omegaconf"}
     if room not in {"cli", "influence"}:  # a program of its own, which takes the settings of run.py
         assert "cli" not in found
@@ -107,7 +112,13 @@ def test_metrics_are_plain_arrays() -> None:
         assert not outside(path) & {"torch", "torchvision", "open_clip", "timm"}, path
 
 
-@pytest.mark.parametrize("room", ["report", "claims", "pictures", "records", "errors", "data", "data.__main__"])
+@pytest.mark.parametrize(
+    "room",
+    [
+        *("report", "claims", "pictures", "records", "errors", "data", "data.__main__"),
+        *("jobs", "status", "reporting", "sweep"),
+    ],
+)
 def test_rooms_without_torch(room: str) -> None:
     for path in files_of(room):
         assert not outside(path) & {"torch", "torchvision", "open_clip", "timm"}, path
@@ -121,7 +132,8 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 def test_torch_stays_out_of_what_needs_none() -> None:
     """Tables, metrics and the command line's help work where torch takes seconds to load or is not installed."""
     modules = [
-        module_name(path) for path in files_of("report", "claims", "records", "metrics", "errors", "cli", "config")
+        module_name(path)
+        for path in files_of("report", "claims", "records", "metrics", "errors", "cli", "config", "jobs", "status")
     ]
     script = "\n".join(
         [

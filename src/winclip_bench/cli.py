@@ -1,7 +1,7 @@
 """The command line: Hydra composes one configuration per job, the runner runs it.
 
-Only this module sees Hydra. A job never raises for bad input: it reports and the next job runs; `main` answers
-for all of them with one exit code.
+Only this module and `sweep` see Hydra. A job never raises for bad input: it reports and the next job runs; `main`
+answers for all of them with one exit code.
 """
 
 import io
@@ -13,47 +13,67 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from winclip_bench import config, usage
+from winclip_bench import config, sweep, usage
 from winclip_bench.errors import InputError, printable
 
 _exit_codes: list[int] = []
-_scratch = tempfile.TemporaryDirectory(prefix="winclip-bench-")  # Hydra insists on writing multirun.yaml somewhere
+_scratch = tempfile.TemporaryDirectory(prefix="winclip-bench-")  # launchers insist on a folder of their own
 
 _STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
-_NO_PART_OF_A_SWEEP = ("results_dir=", "force=", "tracker", "runtime.")
-_LONGEST_GROUP = 128  # characters, of W&B
 _INTERRUPTED = 130  # exit code, as a shell has it for SIGINT
 
+
+def _scratch_dir() -> str:
+    return _scratch.name
+
+
+def _gpus() -> int:
+    """How many GPUs a job on this machine takes: one, where there is any."""
+    import torch  # noqa: PLC0415  (takes seconds to import)
+
+    return int(torch.cuda.is_available())
+
+
+# conf/hydra/launcher/submitit_slurm.yaml has all that it needs, whether or not Hydra matches it with the plugin's own.
+warnings.filterwarnings("ignore", message=r"\n'hydra/launcher/\w+' is validated against ConfigStore schema")
 config.register()
-OmegaConf.register_new_resolver("scratch_dir", lambda: _scratch.name, replace=True)
+ConfigStore.instance().store(group="hydra/sweeper", name="winclip_bench", node=sweep.SweeperConfig)
+OmegaConf.register_new_resolver("scratch_dir", _scratch_dir, replace=True)
 OmegaConf.register_new_resolver("usage", usage.help_text, replace=True)
+OmegaConf.register_new_resolver("gpus", _gpus, replace=True)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://winclip_bench.conf", config_name="config")
-def _job(cfg: DictConfig) -> None:
-    """Run one job of a run or sweep; its exit code joins the others."""
+def _task(cfg: DictConfig) -> list[int]:
+    """What one of Hydra's jobs runs: the one run that was asked for, or jobs of a sweep. Returns their exit codes."""
+    own = HydraConfig.get().sweeper
+    if own.get("jobs"):
+        return sweep.run_jobs(own.sweep, own.jobs, cast(DictConfig, HydraConfig.instance().cfg))
     from winclip_bench.runner import run  # noqa: PLC0415  (torch takes seconds to import; --help should not)
 
     try:
-        settings = config.resolve(cfg)
-        settings.tracker.group = settings.tracker.group or _sweep()
-        _exit_codes.append(run(settings))
+        _exit_codes.append(run(config.resolve(cfg), command=_same_command()))
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         _exit_codes.append(1)
+    return _exit_codes[-1:]
+
+
+# Not as a decorator: a launcher sends the task to other processes by its name.
+_hydra_main = hydra.main(version_base="1.3", config_path="pkg://winclip_bench.conf", config_name="config")(_task)
 
 
 def compose(overrides: Sequence[str]) -> config.Config:
@@ -66,14 +86,6 @@ def compose(overrides: Sequence[str]) -> config.Config:
             return config.resolve(hydra.compose("config", list(overrides)))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_refusal(error, overrides)) from error
-
-
-def _sweep() -> str | None:
-    """What the jobs of a sweep have in common: the settings that they were asked for with; None for a single run."""
-    if HydraConfig.get().mode is not RunMode.MULTIRUN:
-        return None
-    words = (word for word in sys.argv[1:] if "=" in word and not word.startswith(_NO_PART_OF_A_SWEEP))
-    return " ".join(words)[:_LONGEST_GROUP] or None
 
 
 def _refusal(error: Exception, arguments: Sequence[str]) -> str:
@@ -147,10 +159,14 @@ def main() -> int:
     _exit_codes.clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises what it would otherwise print in its own words
     try:
-        with _stoppable():
-            _job()
+        with _stoppable(), sweep.sweeping(_same_command()) as codes:
+            _hydra_main()
+            _exit_codes.extend(codes)
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {printable(_refusal(error, sys.argv[1:]))}", file=sys.stderr)
+        return 1
+    except InputError as error:  # about a whole sweep
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, _StoppedError) as stop:
         number = stop.args[0] if isinstance(stop, _StoppedError) else signal.SIGINT

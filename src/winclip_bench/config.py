@@ -304,7 +304,7 @@ class TrackerConfig:
 
 @dataclass
 class Config:
-    """One run."""
+    """One run; `split_categories` makes each of its categories a job of a sweep."""
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -322,6 +322,7 @@ class Config:
     save_maps: bool = False
     pictures: int = 24
     force: bool = False
+    split_categories: bool = False
 
 
 def register() -> None:

@@ -215,8 +215,9 @@ def _counts(category: Category) -> dict[str, Any]:
 
 
 def _config(run: Evaluation) -> dict[str, Any]:
-    """The resolved configuration, with the names of all categories that the run is over."""
+    """The resolved configuration, with the names of all categories that the run is over, however it is split."""
     content = as_dict(run.config)
+    del content["split_categories"]
     content["dataset"]["categories"] = sorted(run.class_names)
     return content
 

@@ -16,6 +16,7 @@ content gives equal bytes.
 """
 
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -296,6 +297,22 @@ def read_all(
         except InputError as error:
             broken.append(str(error))
     return sorted(found, key=lambda record: (record.dataset, record.run_id, record.category)), broken
+
+
+def stamps(results_dir: Path, dataset: str | None = None, run_id: str | None = None) -> set[tuple[str, int, int]]:
+    """Which records there are and which file each is: another set where one has come, gone or been written again.
+
+    dataset, run_id  only of these
+    """
+    found = set()
+    pattern = "/".join("*" if part is None else glob.escape(part) for part in (dataset, run_id))
+    for path in (Path(results_dir) / "records").glob(f"{pattern}/*.json"):
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        found.add((str(path), status.st_ino, status.st_mtime_ns))
+    return found
 
 
 def finished(results_dir: Path, dataset: str, run_id: str, category: str) -> Record | None:

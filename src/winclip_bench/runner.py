@@ -4,32 +4,30 @@ With `evaluation`, the only place that knows all the other modules. A category t
 and what is finished stays finished.
 """
 
-import sys
 import traceback
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from tqdm import tqdm
 
 from winclip_bench import pictures, records
 from winclip_bench.clip.backbone import Backbone, Weights, find_weights, load_backbone
 from winclip_bench.comparisons import Comparisons
-from winclip_bench.config import ClassName, Config, Device, Method, Pixels, Precision, ReferenceDraw, TrackerName
+from winclip_bench.config import ClassName, Config, Device, Method, Pixels, Precision, ReferenceDraw, as_dict
 from winclip_bench.data import Category, Dataset, Digests, content_digests, find_root, open_dataset
 from winclip_bench.encoding import Encoder, Preprocessing
-from winclip_bench.errors import InputError, RunError, printable
+from winclip_bench.errors import InputError, RunError
 from winclip_bench.evaluation import Result, evaluate
+from winclip_bench.jobs import Job
 from winclip_bench.pipelines.defect_types import curated_set
 from winclip_bench.pipelines.shared import Evaluation, Reference, listed_references
 from winclip_bench.progress import Progress
 from winclip_bench.provenance import provenance
-from winclip_bench.report.page import write_page
-from winclip_bench.report.tables import table, to_markdown, write_overview, write_seeds_table, write_tables
-from winclip_bench.report.typing import stages, write_typing
-from winclip_bench.tracking import track
+from winclip_bench.reporting import report_run, report_shared, say
+
+Reports = Literal["all", "own", "none"]
 
 
 @dataclass
@@ -41,24 +39,40 @@ class _Progress:
     new: bool = False
 
 
-def run(config: Config) -> int:
+def run(config: Config, *, reports: Reports = "all", command: str | None = None) -> int:
     """Run one configuration: 0 if every category finished and has both normal and anomalous test images, else 1.
+
+    reports  what is left to a sweep that the run is part of: what is over all runs (``own``), or the run's own table
+             as well, where the sweep splits it by category (``none``)
+    command  that runs it again, where it is no part of a sweep
 
     Raises InputError for what concerns the whole run.
     """
     results_dir = Path(config.results_dir)
     records.check_writable(results_dir)
     records.safe_name(config.dataset.name, "dataset.name")
-    evaluation, selected = prepare(config)
-    _say(f"{evaluation.dataset}: {len(selected)} categories, k_shot={config.k_shot}, run {evaluation.run_id}")
-    progress = _Progress()
-    with Progress({category.name: len(category.test) + config.k_shot for category in selected}) as display:
-        evaluation = replace(evaluation, progress=display.images)
-        for category in selected:
-            display.begin(category.name)
-            _advance(progress, evaluation, category, results_dir)
-            display.end(category.name)
-    _report(progress, evaluation, [category.name for category in selected], results_dir)
+    with Job(results_dir, as_dict(config), command) as job:
+        evaluation, selected = prepare(config)
+        names = [category.name for category in selected]
+        job.over(evaluation.dataset, evaluation.run_id, names)
+        say(f"{evaluation.dataset}: {len(selected)} categories, k_shot={config.k_shot}, run {evaluation.run_id}")
+        progress = _Progress()
+        with Progress({category.name: len(category.test) + config.k_shot for category in selected}) as display:
+            evaluation = replace(evaluation, progress=display.images)
+            for category in selected:
+                display.begin(category.name)
+                _advance(progress, evaluation, category, results_dir)
+                if category.name in progress.reasons:
+                    job.failed(category.name, progress.reasons[category.name])
+                display.end(category.name)
+        if reports != "none":
+            tracker = config.tracker if progress.new else None
+            place = (results_dir, evaluation.dataset, evaluation.run_id)
+            if report_run(*place, names, progress.reasons, tracker) and reports == "all":
+                report_shared(results_dir, {evaluation.run_id})
+        if progress.reasons:
+            missing = ", ".join(progress.reasons)
+            say(f"{len(progress.finished)} of {len(names)} categories finished; without: {missing}")
     return int(bool(progress.reasons) or not all(map(one_of_each, progress.finished)))
 
 
@@ -72,7 +86,7 @@ def prepare(config: Config) -> tuple[Evaluation, tuple[Category, ...]]:
     digests = content_digests(dataset, Path(config.runtime.cache_dir), config.runtime.workers)
     class_names = {category.name: _class_name(category.name, config) for category in dataset.categories}
     for name in config.dataset.class_names.keys() - class_names.keys():
-        _say(f"warning: dataset.class_names.{name} names no category of {dataset.name}")
+        say(f"warning: dataset.class_names.{name} names no category of {dataset.name}")
     listed = _listed(config, dataset, selected, digests)
     encoder = _encoder(
         weights,
@@ -118,9 +132,9 @@ def _advance(progress: _Progress, evaluation: Evaluation, category: Category, re
                 head=result.head,
             )
             record, progress.new = result.record, True
-            _say(_summary(result))
+            say(_summary(result))
         else:
-            _say(f"{name}: finished before")
+            say(f"{name}: finished before")
     except RunError:
         raise
     except InputError as error:
@@ -131,55 +145,9 @@ def _advance(progress: _Progress, evaluation: Evaluation, category: Category, re
     else:
         progress.finished.append(record)
         for warning in record.warnings:
-            _say(f"warning: {name}: {warning}")
+            say(f"warning: {name}: {warning}")
         return
-    _say(f"error: {name}: {progress.reasons[name]}")
-
-
-def _report(progress: _Progress, evaluation: Evaluation, expected: list[str], results_dir: Path) -> None:
-    """Print and write the run's table, and mirror the run if there is anything new.
-
-    The table is the run's, not this command's: categories that another command has finished stay in it.
-    """
-    on_disk, _ = records.read_all(results_dir, evaluation.dataset, {evaluation.run_id})
-    in_table = [record for record in on_disk if record.category not in progress.reasons]
-    if in_table:
-        content = table(in_table, expected, progress.reasons)
-        print(to_markdown(content))
-        overview, broken = write_overview(results_dir)
-        tables = write_tables(results_dir, in_table, expected, progress.reasons)
-        if in_table[0].typing is not None:
-            print(stages(in_table))
-            tables += write_typing(results_dir, records.read_all(results_dir)[0])
-        for path in [*tables, *write_seeds_table(results_dir, evaluation.run_id), overview]:
-            print(path)
-        _write_page(results_dir)
-        for fault in broken:
-            _say(f"warning: {fault}")
-        tracker = evaluation.config.tracker
-        if tracker.name is TrackerName.wandb and progress.new:
-            place = track(
-                in_table,
-                content,
-                results_dir,
-                mode=tracker.mode.value,
-                project=tracker.project,
-                entity=tracker.entity,
-                group=tracker.group,
-            )
-            if place:
-                print(place)
-    if progress.reasons:
-        missing = ", ".join(progress.reasons)
-        _say(f"{len(progress.finished)} of {len(expected)} categories finished; without: {missing}")
-
-
-def _write_page(results_dir: Path) -> None:
-    """Make the page anew and print where it is; what is broken in it, the table has said already."""
-    try:
-        print(write_page(results_dir)[0])
-    except InputError as error:
-        _say(f"warning: no page: {error}")
+    say(f"error: {name}: {progress.reasons[name]}")
 
 
 def _finished(evaluation: Evaluation, category: str, results_dir: Path) -> records.Record | None:
@@ -197,7 +165,7 @@ def _write_pictures(result: Result, results_dir: Path) -> None:
         try:
             pictures.write(results_dir, result.record.run_id, result.record.category, result.pictures)
         except InputError as error:
-            _say(f"warning: {result.record.category}: without pictures: {error}")
+            say(f"warning: {result.record.category}: without pictures: {error}")
 
 
 def _summary(result: Result) -> str:
@@ -344,7 +312,3 @@ def _comparisons(encoder: Encoder) -> Comparisons:
 def _preprocessing(config: Config) -> Preprocessing:
     protocol = config.protocol
     return Preprocessing(protocol.non_square.value, protocol.tile_stride, protocol.resize.value)
-
-
-def _say(line: str) -> None:
-    tqdm.write(printable(line), file=sys.stderr)

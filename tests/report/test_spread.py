@@ -62,9 +62,10 @@ def cells(text: str) -> dict[str, list[str]]:
 def test_golden_tables(tmp_path: Path) -> None:
     for record in (everything := runs(THREE_SEEDS)):
         records.write(tmp_path, record, [])
-    written = tables.write_seeds_table(tmp_path, everything[-1].run_id)
+    found, _ = records.read_all(tmp_path)
+    written = tables.write_seeds_tables(tmp_path, found, {everything[-1].run_id})
     assert [path.suffix for path in written] == [".md", ".csv", ".tex"]
-    tables.write_overview(tmp_path)
+    tables.write_overview(tmp_path, found)
     found = {path.name: path.read_text() for path in (tmp_path / "tables").iterdir()}
     if os.environ.get("REFRESH_GOLDEN"):
         for name, text in found.items():
@@ -189,7 +190,5 @@ def test_weights_and_data_part_runs() -> None:
 
 
 def test_a_run_without_other_seeds_has_no_such_table(tmp_path: Path) -> None:
-    for record in run(0, THREE_SEEDS[0]):
-        records.write(tmp_path, record, [])
-    assert tables.write_seeds_table(tmp_path, run(0, THREE_SEEDS[0])[0].run_id) == []
+    assert tables.write_seeds_tables(tmp_path, run(0, THREE_SEEDS[0])) == []
     assert "over seeds" not in tables.overview(run(0, THREE_SEEDS[0]))

@@ -12,8 +12,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winclip_bench.errors import InputError
-from winclip_bench.records import Record, read, read_all
+from winclip_bench.records import Record, read, read_all, write
 from winclip_bench.report import tables
+from winclip_bench.report.shared import write_shared
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -117,16 +120,37 @@ def test_overview_is_sorted_and_counts_classes(runs: dict[str, list[Record]]) ->
     assert tables.overview([]) == "## Overview\n\nNo finished categories yet.\n"
 
 
-def test_overview_is_made_from_all_usable_records(tmp_path: Path) -> None:
+def test_what_is_over_all_runs_is_made_from_all_usable_records(tmp_path: Path) -> None:
     for path in GOLDEN.glob("records/*/*/*.json"):
         copy = tmp_path / path.relative_to(GOLDEN)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
     next(tmp_path.glob("records/demo/*/brick.json")).write_text("{")
-    path, broken = tables.write_overview(tmp_path)
-    assert len(broken) == 1
-    assert "brick.json" in broken[0]
-    assert path.read_text().count("| demo ") == 1
+    written, (broken,) = write_shared(tmp_path)
+    assert "brick.json" in broken
+    assert written[-2:] == [tmp_path / "tables" / "overview.md", tmp_path / "index.html"]
+    assert written[-2].read_text().count("| demo ") == 1
+
+
+def test_a_record_that_appears_meanwhile_is_in_what_is_over_all_runs(tmp_path: Path) -> None:
+    """Whoever writes last has seen all: a slower command does not put an older overview over a newer one."""
+    late, *early = read_all(GOLDEN)[0]
+    for record in early:
+        write(tmp_path, record, [])
+    render = tables.overview
+    texts = []
+
+    def overtaken(records: Iterable[Record]) -> str:
+        texts.append(render(records))
+        if len(texts) == 1:
+            write(tmp_path, late, [])
+        return texts[-1]
+
+    with mock.patch.object(tables, "overview", overtaken):
+        write_shared(tmp_path)
+    assert len(texts) == 2
+    assert (tmp_path / "tables" / "overview.md").read_text() == texts[1] == render([late, *early])
+    assert texts[0] != texts[1]
 
 
 @settings(max_examples=200, deadline=None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from winclip_bench.errors import InputError, printable
 from winclip_bench.records import Record, read_all
 from winclip_bench.report.page import write_page
-from winclip_bench.report.tables import METRICS, write_overview, write_seeds_table, write_tables
+from winclip_bench.report.tables import METRICS, write_overview, write_seeds_tables, write_tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,11 +37,12 @@ def _tables(options: argparse.Namespace) -> None:
     """The table of every run, those over seeds, and the overview."""
     results_dir = _results(options)
     runs: dict[str, list[Record]] = {}
-    for record in _records(results_dir):
+    records = _records(results_dir)
+    for record in records:
         runs.setdefault(record.run_id, []).append(record)
     paths = [path for own in runs.values() for path in write_tables(results_dir, own)]
-    paths += [path for run_id in runs for path in write_seeds_table(results_dir, run_id)]
-    for path in dict.fromkeys([*paths, write_overview(results_dir)[0]]):
+    paths += write_seeds_tables(results_dir, records)
+    for path in [*paths, write_overview(results_dir, records)]:
         print(printable(str(path)))
 
 

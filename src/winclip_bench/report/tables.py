@@ -1,6 +1,6 @@
 """Tables: one per run with a row per class and their mean, and an overview of all runs, from records alone.
 
-``write_tables`` puts a run's table into ``<results_dir>/tables`` as markdown, CSV and LaTeX, ``write_seeds_table`` the
+``write_tables`` puts a run's table into ``<results_dir>/tables`` as markdown, CSV and LaTeX, ``write_seeds_tables`` the
 same with mean ± standard deviation over the seeds of otherwise equal runs, ``write_overview`` the means of all runs
 into ``overview.md``. Numbers are percent, with one decimal, or in full in CSV. A missing cell is
 ``–``, never 0. The label of the mean says over how many classes it is where some have failed; a mean with ``*`` leaves
@@ -10,7 +10,7 @@ out classes in which the metric is undefined, and a note below the table names t
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from tabulate import tabulate
 
 from winclip_bench.errors import printable
-from winclip_bench.records import Record, read_all, write_atomically
+from winclip_bench.records import Record, write_atomically
 from winclip_bench.report.spread import Group, class_spread, drawn_by_seed, mean_spread, references_file, seed_groups
 
 METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
@@ -226,15 +226,21 @@ def write_tables(
     return _write(results_dir, table(records, expected, reasons))
 
 
-def write_seeds_table(results_dir: Path, run_id: str) -> list[Path]:
-    """Write the table over all seeds of the runs that differ from this one in nothing else, as ``write_tables`` does.
+def write_seeds_tables(
+    results_dir: Path, records: Iterable[Record], run_ids: Collection[str] | None = None
+) -> list[Path]:
+    """Write a table over all seeds for each group of runs that differ in nothing else, as ``write_tables`` does.
 
-    The names of its files stay the same when seeds are added. Returns no path where there are no other seeds.
+    run_ids  only the groups that one of these runs is in
+
+    The names of the files stay the same when seeds are added. Returns no path where no run has another seed.
     """
-    for group in seed_groups(read_all(results_dir)[0]):
-        if any(record.run_id == run_id for run in group.runs.values() for record in run.values()):
-            return _write(results_dir, seeds_table(group))
-    return []
+    paths = []
+    for group in seed_groups(records):
+        of_group = {record.run_id for run in group.runs.values() for record in run.values()}
+        if run_ids is None or not of_group.isdisjoint(run_ids):
+            paths += _write(results_dir, seeds_table(group))
+    return paths
 
 
 def _write(results_dir: Path, content: Table) -> list[Path]:
@@ -285,12 +291,11 @@ def overview(records: Iterable[Record]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_overview(results_dir: Path) -> tuple[Path, list[str]]:
-    """Make ``tables/overview.md`` anew from all records there. Returns its path and a sentence per broken record."""
-    records, broken = read_all(results_dir)
+def write_overview(results_dir: Path, records: Iterable[Record]) -> Path:
+    """Write ``tables/overview.md`` over these records; returns its path."""
     path = Path(results_dir) / "tables" / "overview.md"
     write_atomically(path, overview(records).encode())
-    return path, broken
+    return path
 
 
 def _categories(records: Iterable[Record]) -> list[str]:

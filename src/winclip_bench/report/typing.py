@@ -13,7 +13,7 @@ with ``_binary``, and ``auroc_sp``. Those that an oracle threshold decided begin
 that name only. Numbers are percent, with one decimal; what is missing is ``–``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,8 @@ def stages(records: Sequence[Record]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_typing(results_dir: Path, records: Sequence[Record]) -> list[Path]:
-    """Write ``tables/types-<run_id>.md`` per run and ``tables/stages.md``. Returns their paths.
+def write_typing(results_dir: Path, records: Sequence[Record], run_ids: Collection[str] | None = None) -> list[Path]:
+    """Write ``tables/types-<run_id>.md`` per run, or of these runs only, and ``tables/stages.md``. Returns their paths.
 
     Records without types are left out; without any, nothing is written. Raises InputError if the file system refuses.
     """
@@ -111,6 +111,8 @@ def write_typing(results_dir: Path, records: Sequence[Record]) -> list[Path]:
             runs.setdefault(record.run_id, []).append(record)
     tables, written = Path(results_dir) / "tables", []
     for run_id, of_run in runs.items():
+        if run_ids is not None and run_id not in run_ids:
+            continue
         ordered = sorted(of_run, key=lambda record: record.category)
         written.append(tables / f"types-{run_id}.md")
         write_atomically(written[-1], "\n".join(map(results, ordered)).encode())

@@ -34,16 +34,16 @@ def _overrides(config: Mapping[str, Any]) -> Iterator[str]:
                     continue
             elif (group == "dataset" and key == _CATEGORIES) or not value:  # the schema's own defaults
                 continue
-            yield f"{group}.{key}={_value(value)}"
+            yield f"{group}.{key}={hydra_value(value)}"
     defaults = _yaml("config.yaml")
-    for key in ("k_shot", "seed", "scales"):
-        if (key != "seed" or config["k_shot"]) and config[key] != defaults.get(key):
-            yield f"{key}={_value(config[key])}"
+    for key in ("k_shot", "seed", "stage", "scales"):
+        if (key != "seed" or config["k_shot"]) and config.get(key) != defaults.get(key):
+            yield f"{key}={hydra_value(config[key])}"
     if config["runtime"]["precision"] != defaults["runtime"]["precision"]:
-        yield f"runtime.precision={_value(config['runtime']['precision'])}"
+        yield f"runtime.precision={hydra_value(config['runtime']['precision'])}"
     references = config.get("references")
     if isinstance(references, Mapping) and references.get("file"):
-        yield f"references.file={_value(references['file'])}"
+        yield f"references.file={hydra_value(references['file'])}"
 
 
 def _choice(group: str, content: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -78,16 +78,16 @@ def _is_plain(value: Any) -> bool:
     return not (isinstance(value, str) and "${" in value)
 
 
-def _value(value: Any) -> str:
+def hydra_value(value: Any) -> str:
     """A value as Hydra's command line takes it.
 
-    >>> print(_value([2, 3]), _value({"a b": "it's"}), _value(None), _value(True), _value("plain"))
-    [2,3] {'a b':'it\\'s'} null true plain
+    >>> print(hydra_value([2, 3]), hydra_value({"a b": "it's"}), hydra_value(None), hydra_value("plain"))
+    [2,3] {'a b':'it\\'s'} null plain
     """
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_value(str(key))}:{_value(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{hydra_value(str(key))}:{hydra_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_value, value)) + "]"
+        return "[" + ",".join(map(hydra_value, value)) + "]"
     if isinstance(value, str):
         if re.fullmatch(r"[A-Za-z_/][\w./-]*", value) and value.lower() not in {"null", "true", "false", "nan", "inf"}:
             return value

@@ -58,14 +58,19 @@ class _Links:
         return _href("..", "..", *path.parent.relative_to(self.results_dir).parts)
 
 
-def write_page(results_dir: Path) -> tuple[Path, list[str]]:
+def write_page(
+    results_dir: Path, found: tuple[Sequence[Record], Sequence[str]] | None = None
+) -> tuple[Path, list[str]]:
     """Make ``<results_dir>/index.html`` and the pages of its runs anew from all records there.
+
+    found   what `records.read_all` gives, where that has just been read
 
     Returns the path of the former and a sentence for everything that is broken, which the page says too. Raises
     InputError if the file system refuses.
     """
     results_dir = Path(results_dir)
-    records, broken = read_all(results_dir)
+    records, said = read_all(results_dir) if found is None else found
+    broken = list(said)
     try:
         claims = read_claims(results_dir)
     except InputError as error:
