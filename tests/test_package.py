@@ -83,12 +83,12 @@ def test_the_wheel_holds_every_module_and_every_file_that_the_code_reads(wheel: 
     assert "winclip_bench/clip/architectures/winclip-bench-demo.json" in held
 
 
-def test_the_wheel_brings_the_command_and_nothing_else_to_the_top(wheel: Path) -> None:
+def test_the_wheel_brings_the_command_the_sweeper_and_nothing_else_to_the_top(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entry_points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
         assert "winclip-bench = winclip_bench.cli:command" in archive.read(entry_points).decode()
-    assert {name.split("/")[0].rsplit("-", 1)[0] for name in names} == {"winclip_bench"} | {
+    assert {name.split("/")[0].rsplit("-", 1)[0] for name in names} == {"winclip_bench", "hydra_plugins"} | {
         name.split("/")[0].rsplit("-", 1)[0] for name in names if ".dist-info/" in name
     }
     assert any(name.endswith("LICENSE") for name in names)

@@ -7,9 +7,11 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from omegaconf import open_dict
 
 from tests.helpers import Outcome, arguments, command, counted_evaluations, jobs, read_records, read_table, without
 from winclip_bench import evaluation, reporting, runner, sweep, tracking
+from winclip_bench.config import resolve
 from winclip_bench.jobs import read_jobs, read_sweeps
 
 SWEEP = ("-m", "k_shot=0,2")
@@ -141,6 +143,37 @@ def test_a_sweep_over_results_folders_is_written_down_in_each(parts: Path, tmp_p
         assert len(read_records(tmp_path / name)) == 4
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["experiment=few_shot"],
+        ["experiment=protocol_gap"],
+        ["experiment=clip_cpe"],
+        ["dataset=mvtec,visa", "k_shot=0,4", "dataset.class_names.pcb1='printed board'", "protocol=paper,anomalib"],
+        ["dataset=folder", "dataset={root: /x}", "+dataset.class_names.a=b", "backbone=demo", "seed=0,1"],
+        ["dataset=visa", "~tracker", "scales=[2],[3]", "prompts=two_plain", 'prompts.templates=["[s]"]'],
+    ],
+)
+def test_jobs_are_composed_as_hydra_composes_them(asked: list[str]) -> None:
+    """Though it does so anew for each, and here what they have in common is read once."""
+    composer = sweep.Composer.compose
+    compared = 0
+
+    def both(self: sweep.Composer, overrides: list[str]) -> Any:
+        nonlocal compared
+        config = composer(self, overrides)
+        whole = self._loader.load_sweep_config(self._master, list(overrides))
+        with open_dict(whole):
+            del whole["hydra"]
+        assert resolve(whole) == config
+        compared += 1
+        return config
+
+    with mock.patch.object(sweep.Composer, "compose", both):
+        found = jobs("-m", *asked)
+    assert len(found) == compared > 1
+
+
 def test_a_folder_that_cannot_be_written_to_stops_before_the_first_job(parts: Path, tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
     with mock.patch.object(runner, "run", side_effect=AssertionError("a job has started")):
@@ -180,18 +213,18 @@ def test_jobs_that_run_elsewhere_compose_what_was_planned(
 
 def test_settings_that_have_changed_since_are_not_run(parts: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    compose = sweep.compose
+    compose = sweep.Composer.compose
     times = 0
 
-    def changed(*arguments: Any) -> Any:
+    def changed(composer: Any, overrides: Any) -> Any:
         nonlocal times
         times += 1
-        config = compose(*arguments)
+        config = compose(composer, overrides)
         if times > 2:  # both have been planned
             config.scales = [3]
         return config
 
-    with mock.patch.object(sweep, "compose", changed):
+    with mock.patch.object(sweep.Composer, "compose", changed):
         outcome = in_another_process(*arguments(parts, results, *SWEEP))
     assert outcome.code == 1
     assert outcome.err.count("are no longer those that") == 2

@@ -9,6 +9,7 @@ A launcher is told the file of the sweep and which jobs of it to run. So it make
 one that starts hours later runs what was asked for, or says that the settings have changed since.
 """
 
+import copy
 import io
 import os
 import shlex
@@ -21,9 +22,12 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -142,12 +146,34 @@ def run_jobs(file: str, numbers: Sequence[int], hydra_config: DictConfig) -> lis
     return codes
 
 
-def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str]) -> Config:
-    """The configuration of one job. Raises InputError where a value makes no sense, and what Hydra raises."""
-    composed = loader.load_sweep_config(master, list(overrides))
-    with open_dict(composed):
-        del composed["hydra"]
-    return configuration.resolve(composed)
+class Composer:
+    """The configurations of many jobs, as Hydra composes them.
+
+    Hydra reads and merges the files of a configuration anew for each, which takes longer than a job that finds all in
+    the store. Here that is done once for each choice of files, and values are set in a copy, as it does in the end.
+    """
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        assert isinstance(loader, ConfigLoaderImpl)
+        self._loader, self._master = loader, master
+        self._by_choices: dict[tuple[str, ...], DictConfig] = {}
+
+    def compose(self, overrides: Sequence[str]) -> Config:
+        """The configuration of one job. Raises InputError where a value makes no sense, and what Hydra raises."""
+        parsed = OverridesParser.create(config_loader=self._loader).parse_overrides(list(overrides))
+        chosen = [override for override in parsed if self._chooses_a_file(override)]
+        choices = tuple(str(override.input_line) for override in chosen)
+        if choices not in self._by_choices:
+            composed = self._loader.load_sweep_config(self._master, list(choices))
+            with open_dict(composed):
+                del composed["hydra"]
+            self._by_choices[choices] = composed
+        composed = copy.deepcopy(self._by_choices[choices])
+        ConfigLoaderImpl._apply_overrides_to_config([one for one in parsed if one not in chosen], composed)
+        return configuration.resolve(composed)
+
+    def _chooses_a_file(self, override: Override) -> bool:
+        return self._loader.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
 
 
 def _compose_again(file: Path, number: int, hydra_config: DictConfig) -> Config:
@@ -156,7 +182,7 @@ def _compose_again(file: Path, number: int, hydra_config: DictConfig) -> Config:
 
     sweep = _sweep_of(file)
     asked = sweep.jobs[number]
-    config = compose(GlobalHydra.instance().config_loader(), hydra_config, asked.overrides)
+    config = Composer(GlobalHydra.instance().config_loader(), hydra_config).compose(asked.overrides)
     if job_key(as_dict(config)) != asked.job:
         raise InputError(
             f"the settings of {' '.join(asked.overrides)} are no longer those that {file} was made with; "
@@ -220,11 +246,12 @@ class CategorySweeper(Sweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         loader = self.hydra_context.config_loader
+        composer = Composer(loader, self.config)
         given = [*(f"{key}={value}" for key, value in self._params.items()), *arguments]
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
         for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
             try:
-                config = compose(loader, self.config, overrides)
+                config = composer.compose(overrides)
                 for own, one in _by_category(overrides, config) if config.split_categories else [(overrides, config)]:
                     yield _Planned(Asked(job_key(as_dict(one)), tuple(own)), one)
             except InputError as error:
@@ -242,7 +269,10 @@ class CategorySweeper(Sweeper):
             assert config is not None
             config.tracker.group = config.tracker.group or _group(sweep.command)
             _here.planned[file, number] = config
-        packs = [numbers[at : at + self._runs_per_job] for at in range(0, len(numbers), self._runs_per_job)]
+        # One after the other in this process, a job of the launcher for each would only cost time. (By name, because Hydra
+        # makes the class anew when it looks for plugins.)
+        per_job = len(numbers) if type(self.launcher).__name__ == BasicLauncher.__name__ else self._runs_per_job
+        packs = [numbers[at : at + per_job] for at in range(0, len(numbers), per_job)]
         size = self._max_batch_size or len(packs)
         codes: list[int] = []
         for at in range(0, len(packs), size):
