@@ -269,8 +269,8 @@ class CategorySweeper(Sweeper):
             assert config is not None
             config.tracker.group = config.tracker.group or _group(sweep.command)
             _here.planned[file, number] = config
-        # One after the other in this process, a job of the launcher for each would only cost time. (By name, because Hydra
-        # makes the class anew when it looks for plugins.)
+        # One after the other in this process, a job of the launcher for each would only cost time. By name, because
+        # Hydra makes the class anew when it looks for plugins.
         per_job = len(numbers) if type(self.launcher).__name__ == BasicLauncher.__name__ else self._runs_per_job
         packs = [numbers[at : at + per_job] for at in range(0, len(numbers), per_job)]
         size = self._max_batch_size or len(packs)
