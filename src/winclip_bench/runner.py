@@ -151,11 +151,10 @@ def _advance(progress: _Progress, evaluation: Evaluation, category: Category, re
 
 
 def _finished(evaluation: Evaluation, category: str, results_dir: Path) -> records.Record | None:
-    """The record of a category, if there is one and, where they are asked for, the maps."""
+    """The record of a category, if there is one and, where they are asked for and the method makes any, the maps."""
     record = records.finished(results_dir, evaluation.dataset, evaluation.run_id, category)
-    lacks_maps = (
-        evaluation.config.save_maps and not records.maps_path(results_dir, evaluation.run_id, category).exists()
-    )
+    wants_maps = evaluation.config.save_maps and evaluation.config.method.name not in _WITHOUT_MAPS
+    lacks_maps = wants_maps and not records.maps_path(results_dir, evaluation.run_id, category).exists()
     return None if lacks_maps else record
 
 
@@ -239,6 +238,7 @@ def _method_identity(config: Config) -> dict[str, Any]:
     return settings
 
 
+_WITHOUT_MAPS = {Method.prototypes, Method.linear_head}
 _WINCLIP_READS = {"name", "aggregation", "image_term", "text_score"}
 _DECIDING = {"threshold_rule", "threshold", "false_alarm_rate"}
 _READ = {  # the settings of conf/method that a method's numbers depend on

@@ -274,7 +274,8 @@ def _load(weights: Weights) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="QuickGELU mismatch")
             source = str(weights.file) if pretrained == SHIPPED else pretrained
-            return open_clip.create_model(architecture, pretrained=source, require_pretrained=True)
+            with torch.random.fork_rng(devices=[]):  # first weights are drawn although others take their place
+                return open_clip.create_model(architecture, pretrained=source, require_pretrained=True)
     except UserWarning as error:
         quick = architecture.endswith("-quickgelu")
         other = architecture.removesuffix("-quickgelu") if quick else f"{architecture}-quickgelu"
