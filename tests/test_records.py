@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -93,6 +94,28 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, err
         assert "x.json (No space left on device)" in str(caught.value)
     assert path.read_bytes() == b"old"
     assert files(tmp_path) == {"x.json"}
+
+
+def test_a_folder_that_disappears_is_made_again(tmp_path: Path) -> None:
+    """As one of the feature store does when another process evicts it while a file is written into it."""
+    path = tmp_path / "folder" / "file"
+    tries = []
+
+    def write(file: BinaryIO) -> None:
+        file.write(b"content")
+        tries.append(file)
+        if len(tries) < 3:
+            shutil.rmtree(path.parent)
+
+    records.write_atomically(path, write)
+    assert [path.name for path in path.parent.iterdir()] == ["file"]
+    assert path.read_bytes() == b"content"
+
+    def never(_: BinaryIO) -> None:
+        shutil.rmtree(path.parent)
+
+    with pytest.raises(InputError, match="No such file or directory"):
+        records.write_atomically(path, never)
 
 
 def test_written_files_follow_the_umask(tmp_path: Path) -> None:

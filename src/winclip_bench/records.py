@@ -27,6 +27,7 @@ import re
 import secrets
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -38,6 +39,7 @@ from winclip_bench.errors import InputError, printable
 SCHEMA = 1
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 _LONGEST_NAME = 200  # bytes; file systems stop at 255 and the endings need room
+_TRIES = 5  # at a file whose folder disappears, as one of the feature store does that is evicted
 _LARGEST_RECORD = 32 * 2**20  # bytes; real ones are a few kB
 CLASSES = "classes"  # key of the names in a file of type maps; every other key is the path of an image
 _OPTIONAL = {"typing", "summary"}  # keys of a record
@@ -189,25 +191,33 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
     Raises InputError if the file system refuses, and whatever ``content`` raises; an earlier file of that name then
     stays as it was and nothing else is left behind.
     """
-    # Not after the file's own name: that may already be as long as a name can be.
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                if callable(content):
-                    content(file)
-                else:
-                    file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        for _ in range(_TRIES - 1):
+            with suppress(FileNotFoundError):  # another process has deleted the folder in between
+                _write_once(path, content)
+                return
+        _write_once(path, content)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"cannot write {path} ({reason}): make room or choose another folder") from error
+
+
+def _write_once(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+    # Not after the file's own name: that may already be as long as a name can be.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write(

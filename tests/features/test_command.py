@@ -1,6 +1,7 @@
 """`python -m winclip_bench.features`: what is stored, whether it is whole, and what is deleted when."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -189,6 +190,37 @@ def test_a_folder_that_cannot_be_deleted(
     monkeypatch.setattr(Path, "rename", refuse)
     assert main(["evict", "--all", "--cache-dir", str(cache)]) == 1
     assert "cannot be deleted (Permission denied)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["list"], ["verify"], ["evict"], ["evict", "--all"]])
+def test_models_that_another_process_evicts_meanwhile(
+    cache: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each time that a folder of the store is read, the first model that is left disappears before."""
+    scandir = os.scandir
+
+    def late(place: Path) -> object:
+        if "features" in str(place):
+            for name in [name for name in KEYS if (cache / "features" / name).exists()][:1]:
+                (cache / "features" / name).rename(cache / name)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert main([*command, "--cache-dir", str(cache)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_two_delete_the_same_model(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One finds that a file is gone already; nothing of the model stays."""
+    rmtree = shutil.rmtree
+
+    def beaten(path: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", rmtree)
+        next(path.glob("*/*")).unlink()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(shutil, "rmtree", beaten)
+    assert evict(cache, TEXT) == {IMAGES_32, IMAGES_16}
 
 
 def test_looks_where_runs_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -343,6 +343,47 @@ for _ in range(8):
 """
 
 
+def test_the_same_items_encoded_otherwise_lie_beside_the_first(folder: Path) -> None:
+    """As by another batch size: neither overwrites the other, which a reader in between would take for damage."""
+    first = Shards(folder)
+    assert first.find(["a"])
+    Shards(folder).write(ITEMS, ROWS + 1)
+    assert len(list(folder.glob("*.npy"))) == len(list(folder.glob("*.json"))) == 2
+    assert Shards(folder).verify() == []
+    first.close()
+    assert first.find(["a"])
+    assert (first.rows("a") == ROWS[:2]).all()
+
+
+def test_what_was_found_stays_where_it_was_found(folder: Path) -> None:
+    """Although another process stores it once more, and that is evicted before it has been read."""
+    shards = Shards(folder)
+    assert shards.find(["a"])
+    before = set(folder.iterdir())
+    Shards(folder).write([*ITEMS, Item("c", 1, {})], np.ones((4, 4), np.float32))
+    assert shards.find(["c"])  # reads the new manifest
+    for path in set(folder.iterdir()) - before:
+        path.unlink()
+    shards.close()
+    assert (shards.rows("a") == ROWS[:2]).all()
+
+
+def test_what_comes_back_while_it_is_missed_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array that another process writes again after this one has missed it is not deleted."""
+    array = only(folder, ".npy")
+    content = array.read_bytes()
+    array.unlink()
+    unlink = Path.unlink
+
+    def late(self: Path, missing_ok: bool = False) -> None:
+        array.write_bytes(content)
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", late)
+    assert Shards(folder).find(["a"]) == {}
+    assert array.read_bytes() == content
+
+
 def test_processes_write_the_same_and_different_shards_at_once(tmp_path: Path) -> None:
     """Whatever a reader finds meanwhile is whole; in the end everything is there."""
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, names]) for names in ("abc", "bcd")]

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class Model:
     @property
     def kinds(self) -> list[Shards]:
         """Its kinds of arrays."""
-        return [Shards(path) for path in sorted(self.folder.glob("*")) if path.is_dir()]
+        return [Shards(path) for path in sorted(_below(self.folder, "*")) if path.is_dir()]
 
 
 def default_cache_dir() -> Path:
@@ -58,12 +58,13 @@ def find_models(cache_dir: Path) -> list[Model]:
         for folder in features.iterdir() if features.exists() else ():
             if _MODEL_KEY.fullmatch(folder.name) and folder.is_dir():
                 size, used = 0, 0.0
-                for path in folder.rglob("*"):
+                for path in _below(folder):
                     with suppress(FileNotFoundError):  # temporary files come and go
                         status = path.stat()
                         size += status.st_size if path.is_file() else 0
                         used = max(used, status.st_mtime)
-                models.append(Model(folder, size, used))
+                if folder.exists():
+                    models.append(Model(folder, size, used))
     except OSError as error:
         raise InputError(f"{features} cannot be read ({error.strerror}); choose another --cache-dir") from error
     return sorted(models, key=lambda model: (-model.used, model.folder.name))
@@ -73,13 +74,19 @@ def find_leftovers(cache_dir: Path) -> list[Path]:
     """Temporary files, arrays without a manifest and half-deleted models that killed processes have left behind."""
     features, recent = cache_dir / "features", time.time() - _IN_USE
     found = list(features.glob(f".*{_EVICTED}"))
-    for path in features.glob("[!.]*/**/*"):
+    for path in (path for folder in features.glob("[!.]*") for path in _below(folder)):
         unfinished = path.name.startswith(".") and path.suffix == ".tmp"
         unfinished |= path.suffix == ".npy" and not path.with_suffix(".json").exists()
         with suppress(FileNotFoundError):  # a writer has finished it meanwhile
             if unfinished and path.stat().st_mtime < recent:
                 found.append(path)
     return sorted(found)
+
+
+def _below(folder: Path, pattern: str = "**/*") -> Iterator[Path]:
+    """What is in a folder, up to the moment at which another process evicts it."""
+    with suppress(FileNotFoundError):
+        yield from folder.glob(pattern)
 
 
 def table(models: Sequence[Model]) -> str:
@@ -139,7 +146,9 @@ def delete(path: Path) -> None:
         if path.is_dir():
             if not path.name.endswith(_EVICTED):
                 path = path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}{_EVICTED}"))
-            shutil.rmtree(path)
+            while path.exists():
+                with suppress(FileNotFoundError):  # another process deletes it too
+                    shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
     except FileNotFoundError:

@@ -6,7 +6,6 @@ made from content, files appear under their name complete or not at all, and nob
 shard write the same thing twice.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -83,14 +82,14 @@ class Shards:
         data = np.ascontiguousarray(array)
         if sum(item.rows for item in items) != len(data):
             raise ValueError(f"{len(data)} rows for items of {sum(item.rows for item in items)}")
-        name = hashlib.sha256(json.dumps([item.key for item in items]).encode()).hexdigest()[:32]
         listed = [{"key": item.key, "rows": item.rows, "about": item.about} for item in items]
+        name = _digest(listed, data)  # so that whoever has encoded the same images otherwise does not overwrite this
         manifest = {
             "format": _FORMAT,
             "items": listed,
             "dtype": data.dtype.str,
             "shape": list(data.shape),
-            "digest": _digest(listed, data),
+            "digest": name,
         }
         write_atomically(self.folder / f"{name}.npy", lambda file: _save(file, data))
         write_atomically(self.folder / f"{name}.json", json.dumps(manifest).encode())
@@ -122,7 +121,8 @@ class Shards:
             try:
                 _open_verified(manifest)
             except (OSError, _DamagedError) as error:
-                faults.append(f"{manifest.with_suffix('.npy')}: {_reason(error)}")
+                if manifest.exists():  # else another process has evicted it meanwhile
+                    faults.append(f"{manifest.with_suffix('.npy')}: {_reason(error)}")
         return faults
 
     def _read_new_manifests(self) -> None:
@@ -138,7 +138,8 @@ class Shards:
             start = 0
             for item in content["items"]:
                 stop = start + item["rows"]
-                self._places[item["key"]] = _Place(path, start, stop, item["about"])
+                # What has been read of a key must not change under the reader because it is stored once more.
+                self._places.setdefault(item["key"], _Place(path, start, stop, item["about"]))
                 start = stop
 
     def _open(self, manifest: Path) -> None:
@@ -159,10 +160,12 @@ class Shards:
         log.warning("%s cannot be used (%s); its features are computed again", array, _reason(error))
         self._places = {key: place for key, place in self._places.items() if place.manifest != manifest}
         self._verified.discard(manifest)
-        if isinstance(error, (_DamagedError, FileNotFoundError)):
-            for path in (manifest, array):
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+        spoilt = [manifest, array] if isinstance(error, _DamagedError) else []
+        if isinstance(error, FileNotFoundError):
+            spoilt = [manifest]  # an array that is there again by now has been written by another process
+        for path in spoilt:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _save(file: BinaryIO, array: NDArray[Any]) -> None:
