@@ -1,5 +1,6 @@
 """`python -m winclip_bench.features`: what is stored, whether it is whole, and what is deleted when."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -210,16 +211,19 @@ def test_models_that_another_process_evicts_meanwhile(
     assert capsys.readouterr().err == ""
 
 
-def test_two_delete_the_same_model(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One finds that a file is gone already; nothing of the model stays."""
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTEMPTY])
+def test_others_delete_from_or_write_into_what_is_deleted(
+    cache: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the model stays."""
     rmtree = shutil.rmtree
 
-    def beaten(path: Path) -> None:
+    def disturbed(path: Path) -> None:
         monkeypatch.setattr(shutil, "rmtree", rmtree)
         next(path.glob("*/*")).unlink()
-        raise FileNotFoundError(path)
+        raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(shutil, "rmtree", beaten)
+    monkeypatch.setattr(shutil, "rmtree", disturbed)
     assert evict(cache, TEXT) == {IMAGES_32, IMAGES_16}
 
 

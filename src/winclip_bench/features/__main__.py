@@ -6,6 +6,7 @@ python -m winclip_bench.features evict --max-size 20GB    delete the least recen
 """
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from winclip_bench.features.store import DESCRIPTION
 _MODEL_KEY = re.compile(r"[0-9a-f]{16}")
 _EVICTED = ".evicted"  # how folders end that are being deleted
 _IN_USE = 3600.0  # seconds; what is younger may still be written by another process
+_TRIES = 10
 _PREFIXES = " kMGT"  # of sizes, powers of 1000
 
 
@@ -146,15 +148,25 @@ def delete(path: Path) -> None:
         if path.is_dir():
             if not path.name.endswith(_EVICTED):
                 path = path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}{_EVICTED}"))
-            while path.exists():
-                with suppress(FileNotFoundError):  # another process deletes it too
-                    shutil.rmtree(path)
+            _delete_folder(path)
         else:
             path.unlink(missing_ok=True)
     except FileNotFoundError:
         pass  # somebody else was faster
     except OSError as error:
         raise InputError(f"{path} cannot be deleted ({error.strerror}); check who owns it") from error
+
+
+def _delete_folder(folder: Path) -> None:
+    """Delete a folder that another process may be deleting too, or may have been about to write a last file into."""
+    for left in reversed(range(_TRIES)):
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            if not left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
+        if not folder.exists():
+            return
 
 
 def format_size(size: int) -> str:
