@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -18,6 +19,7 @@ from winclip_bench.config import Config
 
 REPOSITORY = Path(__file__).parents[1]
 SEVEN = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
+_SECONDS = re.compile(rb"(computed in</dt><dd>)[0-9.]+|(?<=<td class=\"number\">)[0-9]+\.[0-9]{2}(?=</td>)")
 
 
 @dataclass(frozen=True)
@@ -29,24 +31,28 @@ class Outcome:
     err: str
 
 
-def command(*arguments: object) -> Outcome:
-    """Run ``winclip-bench`` with these arguments in this process."""
+@contextmanager
+def captured() -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    """What is written meanwhile to standard output and standard error, warnings of the log included."""
     out, err = io.StringIO(), io.StringIO()
     handler = logging.StreamHandler(err)  # pytest has taken the place of the one that main() would install
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("warning: %(message)s"))
-    with (
-        mock.patch.object(sys, "argv", ["winclip-bench", *map(str, arguments)]),
-        redirect_stdout(out),
-        redirect_stderr(err),
-    ):
-        logging.getLogger().addHandler(handler)
+    logging.getLogger().addHandler(handler)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            yield out, err
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def command(*arguments: object) -> Outcome:
+    """Run ``winclip-bench`` with these arguments in this process."""
+    with mock.patch.object(sys, "argv", ["winclip-bench", *map(str, arguments)]), captured() as (out, err):
         try:
             code: object = cli.main()
         except SystemExit as stop:
             code = stop.code
-        finally:
-            logging.getLogger().removeHandler(handler)
     return Outcome(code if isinstance(code, int) else int(code is not None), out.getvalue(), err.getvalue())
 
 
@@ -126,6 +132,30 @@ def run_ids(results: Path) -> set[str]:
 def without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
     """A record without some of its parts."""
     return {key: value for key, value in record.items() if key not in keys}
+
+
+def tree(results: Path) -> dict[str, bytes]:
+    """Every file of a results folder by path, but for what may differ: the records' ``timing``, which pages show."""
+    found = {}
+    for path in sorted(path for path in results.rglob("*") if path.is_file()):
+        content, name = path.read_bytes(), path.relative_to(results)
+        if name.match("records/*/*/*.json"):
+            content = json.dumps(without(json.loads(content), "timing"), sort_keys=True).encode()
+        elif name.match("page/*/*.html"):
+            content = _SECONDS.sub(rb"\1", content)
+        found[name.as_posix()] = content
+    return found
+
+
+def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    """The files that are not the same in two trees, which a failing test should name rather than print."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def forget_stores() -> None:
+    """Open the feature store anew and remember no comparison, as a new process would."""
+    runner._encoder.cache_clear()
+    runner._comparisons.cache_clear()
 
 
 def read_table(results: Path, run_id: str) -> dict[str, dict[str, str]]:
