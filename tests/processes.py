@@ -121,11 +121,11 @@ def _one(
     forget_stores()
     os.chdir(folder)
     program, words = command
-    ended = []
-    barrier.wait()
+    ended, parent = [], os.getppid()
+    barrier.wait(PATIENCE)
     with _pauses(chance):
         ended.append(_run((program.removesuffix("…"), words)))
-        while program.endswith("…") and not done.wait(0.005):
+        while program.endswith("…") and os.getppid() == parent and not done.wait(0.005):
             ended.append(_run((program.removesuffix("…"), words)))
     writer.send(ended)
     writer.close()
