@@ -135,10 +135,13 @@ def without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def tree(results: Path) -> dict[str, bytes]:
-    """Every file of a results folder by path, but for what may differ: the records' ``timing``, which pages show."""
+    """Every file of a results folder by path, but for what may differ: the records' ``timing``, which pages show, and
+    who was at work when."""
     found = {}
     for path in sorted(path for path in results.rglob("*") if path.is_file()):
         content, name = path.read_bytes(), path.relative_to(results)
+        if name.parts[0] in ("jobs", "sweeps"):
+            continue
         if name.match("records/*/*/*.json"):
             content = json.dumps(without(json.loads(content), "timing"), sort_keys=True).encode()
         elif name.match("page/*/*.html"):

@@ -138,7 +138,6 @@ def test_who_comes_first_does_not_matter(
         assert_whole(processes, folder)
 
 
-@pytest.mark.xfail(strict=False, reason="who reads the records first may write the tables of all runs last")
 def test_tables_and_pages_have_all_that_is_there(
     serial: dict[str, Left], raced: tuple[str, list[tuple[Path, list[list[Ended]]]]]
 ) -> None:

@@ -151,8 +151,8 @@ def delete(path: Path) -> None:
             _delete_folder(path)
         else:
             path.unlink(missing_ok=True)
-    except FileNotFoundError:
-        pass  # somebody else was faster
+    except (FileNotFoundError, IsADirectoryError):
+        pass  # somebody else was faster, and a run may have begun a folder of that name since
     except OSError as error:
         raise InputError(f"{path} cannot be deleted ({error.strerror}); check who owns it") from error
 
