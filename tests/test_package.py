@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, python_path
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("setuptools", "pip")),
@@ -58,7 +58,7 @@ def installed(site: Path, *arguments: str, cwd: Path) -> str:
         f"assert winclip_bench.__file__.startswith({str(site)!r}), winclip_bench.__file__; "
         "from winclip_bench.cli import main; sys.exit(main())"
     )
-    environment = os.environ | {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": python_path(site), "OMP_NUM_THREADS": "1"}
     return run(sys.executable, "-P", "-c", script, *arguments, cwd=cwd, env=environment)
 
 

@@ -33,6 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Record], 
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # its service is no Python: it gets nothing to reach
     monkeypatch.setattr(tracking, "_online_failed", False)
     found, _ = read_all(GOLDEN, "mvtec")
     return found, table(found), tmp_path / "results"

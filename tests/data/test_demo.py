@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers import python_path
 from winclip_bench.data import demo
 from winclip_bench.data.demo import draws, scenes
 from winclip_bench.data.demo.defects import DEFECTS
@@ -288,7 +289,7 @@ def test_processes_that_race_leave_one_whole_folder(tmp_path):
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", RACER, str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": package},
+            env={**os.environ, "PYTHONPATH": python_path(package)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers import python_path
 from winclip_bench.errors import InputError
 from winclip_bench.records import Record, read, read_all, write
 from winclip_bench.report import tables
@@ -218,6 +219,6 @@ def test_reports_need_neither_torch_nor_hydra() -> None:
         "print({'torch', 'hydra', 'omegaconf', 'open_clip', 'wandb'} & sys.modules.keys())"
     )
     package = Path(tables.__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(package)}
+    environment = {**os.environ, "PYTHONPATH": python_path(package)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert result.stdout == "set()\n"
