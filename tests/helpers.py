@@ -36,9 +36,8 @@ class Outcome:
 def captured() -> Iterator[tuple[io.StringIO, io.StringIO]]:
     """What is written meanwhile to standard output and standard error, warnings of the log included."""
     out, err = io.StringIO(), io.StringIO()
-    handler = logging.StreamHandler(err)  # pytest has taken the place of the one that main() would install
+    handler = cli.log_handler(err)  # pytest has taken the place of the one that main() would install
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
         with redirect_stdout(out), redirect_stderr(err):

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import NoReturn, TextIO, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -113,6 +113,20 @@ def _refusal(error: Exception, arguments: Sequence[str]) -> str:
     return setting if reason == setting else f"{setting} is refused: {reason}"
 
 
+class _Printable(logging.Formatter):
+    """Warnings as one line each: they name files, and what files are called comes from elsewhere."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return f"warning: {printable(record.getMessage())}"
+
+
+def log_handler(stream: TextIO) -> logging.Handler:
+    """What shows warnings on a stream."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Printable())
+    return handler
+
+
 def _same_command() -> str:
     """How this process was called, to be typed again."""
     python = ["python"] if sys.argv[0].endswith(".py") else []
@@ -151,7 +165,7 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show "–" is no reason to fail
-    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[log_handler(sys.stderr)])
     if sys.argv[1:2] == ["predict"]:
         from winclip_bench import predict  # noqa: PLC0415  (as above)
 

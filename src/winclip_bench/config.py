@@ -4,6 +4,7 @@ YAML under conf/ fills it in; Hydra checks each value against it when a job is c
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -356,6 +357,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check(config: Config) -> None:
+    _check_entries(config)
     _check_ranges(config)
     _check_method(config)
     for setting, prompts, mark, other in (
@@ -367,6 +369,23 @@ def _check(config: Config) -> None:
         lacking = not prompts and (setting != "anomalous_states" or config.method.name is not Method.winclip)
         if lacking or any(mark not in prompt or other in prompt for prompt in prompts):
             raise InputError(f"prompts.{setting} needs at least one entry, each with {mark} and without {other} in it")
+
+
+def _check_entries(config: Config) -> None:
+    """What OmegaConf lets through: a list or a mapping of texts that has one of these among its entries."""
+    entries: dict[str, tuple[Iterable[Any], type, str]] = {
+        "dataset.categories": (config.dataset.categories or (), str, "names"),
+        "dataset.class_names": (config.dataset.class_names.values(), str, "words"),
+        "protocol.class_words": (config.protocol.class_words.values(), str, "words"),
+        "prompts.normal_states": (config.prompts.normal_states, str, "texts"),
+        "prompts.anomalous_states": (config.prompts.anomalous_states, str, "texts"),
+        "prompts.templates": (config.prompts.templates, str, "texts"),
+        "scales": (config.scales, int, "numbers"),
+    }
+    for setting, (values, kind, what) in entries.items():
+        for value in values:
+            if not isinstance(value, kind):
+                raise InputError(f"{setting} has the entry {value!r}, but takes only {what}; quote what is one")
 
 
 def _check_ranges(config: Config) -> None:

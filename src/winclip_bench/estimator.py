@@ -38,10 +38,12 @@ from winclip_bench.clip.windows import incidence
 from winclip_bench.data import read_image
 from winclip_bench.errors import InputError
 from winclip_bench.methods import linear_head, thresholds, winclip
+from winclip_bench.reading import LARGEST_TEXT, parse_json, read_bytes
 
 ImageLike = Path | str | Image.Image | NDArray[Any]
 
 _FORMAT = 1  # of saved models
+_LARGEST_HEAD = 2**24  # bytes; real ones have a few kB
 
 
 @dataclass(frozen=True)
@@ -174,20 +176,22 @@ class WinCLIP:
         """A model that `save` has kept. Raises InputError where it is damaged or its weights are other ones now."""
         folder = Path(folder)
         try:
-            content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            content = parse_json(read_bytes(folder / "model.json", LARGEST_TEXT))
             tensors = load_file(folder / "model.safetensors")
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']} instead of {_FORMAT}")
             model = cls(**content["settings"])
-            model.class_name_ = content["class_name"]
+            _check_types(model._settings)
+            model.class_name_ = str(content["class_name"])
             model.threshold_ = _threshold(content["threshold"])
             model._prototypes = tensors["prototypes"]
             if "patches" in tensors:
                 windows = {side: tensors[f"windows-{side}"] for side in model._settings.scales}
                 model._references = Features(tensors["image"], windows, tensors["patches"])
+            fitted_with = content["weights_sha256"]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder} holds no model that can be loaded ({error}); save it again") from error
-        if model._weights.sha256 != content["weights_sha256"]:
+        if model._weights.sha256 != fitted_with:
             raise InputError(f"{folder} was fitted with other weights of {model._settings.backbone}; fit it again")
         return model
 
@@ -277,7 +281,7 @@ class TrainedHead:
     ) -> None:
         architecture, own = _backbone_settings(backbone)
         try:
-            self._head, about = linear_head.from_bytes(Path(file).read_bytes())
+            self._head, about = linear_head.from_bytes(read_bytes(Path(file), _LARGEST_HEAD))
             self.class_name: str = str(about["class_name"])
             self.threshold = _threshold(about["threshold"])  # type: ignore[arg-type]
             self._how: dict[str, Any] = {key: about[key] for key in ("pixels", "non_square", "tile_stride", "resize")}
@@ -309,6 +313,13 @@ class TrainedHead:
             yield float(self._head.logits(features.image.mean(0, keepdim=True)))
 
 
+def _check_types(settings: Settings) -> None:
+    """Raise ValueError where the settings of a saved model are not what `WinCLIP` takes."""
+    texts = all(isinstance(text, str) for text in (settings.pretrained, settings.device))
+    if not (texts and all(type(side) is int for side in settings.scales) and settings.precision in ("fp32", "bf16")):
+        raise ValueError("its settings are no settings")
+
+
 def _as_rgb(image: ImageLike) -> Image.Image:
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
@@ -327,8 +338,14 @@ def _threshold(content: dict[str, Any] | None) -> thresholds.Threshold | None:
     if content is None:
         return None
     value = math.inf if content["value"] is None else float(content["value"])
-    interval = None if content["interval"] is None else tuple(content["interval"])
-    return thresholds.Threshold(**{**content, "value": value, "interval": interval})
+    interval = None
+    if content["interval"] is not None:
+        low, high = content["interval"]
+        interval = float(low), float(high)
+    promised = None if content["promised"] is None else float(content["promised"])
+    return thresholds.Threshold(
+        str(content["rule"]), value, bool(content["inclusive"]), promised, interval, str(content["note"])
+    )
 
 
 def _backbone_settings(name: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ They are decoration: no number is computed from them, and a run without them is 
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from PIL import Image
 
 from winclip_bench.data import Sample, read_image
 from winclip_bench.errors import InputError
+from winclip_bench.reading import LARGEST_LIST, check_regular, parse_json, read_bytes
 from winclip_bench.records import safe_name, write_atomically
 
 IMAGE_SIDE = 224  # pixels of the longer side
@@ -273,13 +275,14 @@ def read(results_dir: Path, run_id: str, category: str) -> Shown | None:
     """The pictures of a category; None where there are none. Raises InputError where the file is not usable."""
     path = index_path(results_dir, run_id, category)
     try:
-        content = json.loads(path.read_bytes())
+        check_regular(path)
+        content = parse_json(read_bytes(path, LARGEST_LIST))
         pictures = [_picture(entry) for entry in content.pop("pictures")]
         shown = Shown(pictures=pictures, **content)
         _require(_is_number(shown.total) and all(map(_is_number_or_none, (shown.low, shown.high))))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} is not usable: delete it, or make it again with force=true") from error
     return shown
 
@@ -293,6 +296,7 @@ def _picture(entry: Any) -> Picture:
         elif field.name != "size":
             _require(_is_number(value) if field.type in (int, float) else _is_number_or_none(value))
     _require(len(picture.size) == 2 and all(map(_is_number, picture.size)))
+    _require(re.fullmatch("[0-9a-f]{64}", picture.sha256) is not None)
     _require(not set(picture.outline) - set("0123456789.e-+ MZ"))
     return picture
 

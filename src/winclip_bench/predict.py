@@ -116,10 +116,19 @@ def _write(out: Path, rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({**row, "path": _no_formula(row["path"])} for row in rows)
     write_atomically(out / "predictions.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     content = json.dumps({**summary, "images": rows}, indent=1) + "\n"
     write_atomically(out / "predictions.json", content.encode())
+
+
+def _no_formula(path: str) -> str:
+    """The same path, which no spreadsheet takes for a formula.
+
+    >>> _no_formula("=1+1.png"), _no_formula("parts/000.png")
+    ('./=1+1.png', 'parts/000.png')
+    """
+    return f"./{path}" if path.startswith(("=", "+", "-", "@")) else path
 
 
 def _decision(score: float, threshold: float, *, inclusive: bool = False) -> str | None:
@@ -188,6 +197,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for row in rows:
         print(printable(f"{row['score']:.4f}  {row['decision'] or '–':9}  {row['path']}"))
-    print(said)
-    print(options.out / "predictions.csv")
+    print(printable(said))
+    print(printable(str(options.out / "predictions.csv")))
     return 0

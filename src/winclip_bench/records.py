@@ -35,9 +35,11 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from winclip_bench.errors import InputError, printable
+from winclip_bench.reading import check_regular, parse_json, read_bytes, reason
 
 SCHEMA = 1
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST_NAME = 200  # bytes; file systems stop at 255 and the endings need room
 _TRIES = 5  # at a file whose folder disappears, as one of the feature store does that is evicted
 _LARGEST_RECORD = 32 * 2**20  # bytes; real ones are a few kB
@@ -198,8 +200,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], None]) ->
                 return
         _write_once(path, content)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"cannot write {path} ({reason}): make room or choose another folder") from error
+        raise InputError(f"cannot write {path} ({reason(error)}): make room or choose another folder") from error
 
 
 def _write_once(path: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
@@ -272,20 +273,16 @@ def to_json(record: Record) -> bytes:
 def read(path: Path) -> Record:
     """The record in a file. Raises InputError if it cannot be read, is not valid or lies in another one's place."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_RECORD + 1)
-        if len(data) > _LARGEST_RECORD:
-            raise ValueError(f"larger than {_LARGEST_RECORD} bytes")
-        content = json.loads(data, parse_constant=_refuse_constant)
+        check_regular(path)
+        content = parse_json(read_bytes(path, _LARGEST_RECORD))
         _validate(content)
         record = Record(**content)
         place = (path.parent.parent.name, path.parent.name, path.name.removesuffix(".json"))
         if (record.dataset, record.run_id, record.category) != place:
             raise ValueError("its dataset, run_id or category is not that of its place")
-    except (OSError, ValueError, RecursionError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{printable(str(path))} is not a usable record ({printable(reason)}): "
+            f"{printable(str(path))} is not a usable record ({printable(reason(error))}): "
             "delete it and run the same command again"
         ) from error
     return record
@@ -385,10 +382,6 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
-
-
 def _validate(content: Any) -> None:
     """Raise ValueError with the first thing about a record's content that readers could stumble over."""
     kinds = {
@@ -400,6 +393,8 @@ def _validate(content: Any) -> None:
     odd = sorted((content.keys() - _OPTIONAL) ^ ({field.name for field in fields(Record)} - _OPTIONAL))
     _require(not odd, f"missing or unknown: {', '.join(map(str, odd))}")
     _require(all(isinstance(content.get(key, {}), dict) for key in _OPTIONAL), "typing or summary is not a dict")
+    if content.get("typing") is not None:
+        _validate_typing(content["typing"])
     for key, kind in kinds.items():
         _require(_is(content[key], kind), f"{key} is not a {kind.__name__}")
     _require(_RUN_ID.fullmatch(content["run_id"]) is not None, "run_id is not 12 hex digits")
@@ -416,6 +411,7 @@ def _validate(content: Any) -> None:
     for reference in content["references"]:
         _require(isinstance(reference, dict) and reference.keys() == {"path", "sha256"}, "a reference lacks a key")
         _require(all(isinstance(text, str) for text in reference.values()), "a reference holds other than text")
+        _require(_SHA256.fullmatch(reference["sha256"]) is not None, "the sha256 of a reference is none")
     for keys, kind in _CONFIG.items():
         value: Any = content["config"]
         for key in keys:
@@ -425,6 +421,64 @@ def _validate(content: Any) -> None:
     names = content["config"]["dataset"].get("categories") or []
     _require(
         isinstance(names, list) and all(isinstance(name, str) for name in names), "config.dataset.categories is no list"
+    )
+
+
+def _validate_typing(typing: Mapping[str, Any]) -> None:
+    """Likewise about the section of methods that name defects, which is described in `report.typing`."""
+    keys = {"stage", "type", "binary", "threshold", "oracle"}
+    _require(typing.keys() == keys, f"typing has other keys than {', '.join(sorted(keys))}")
+    _require(typing["stage"] in ("single", "two", "defects_only"), "typing.stage is none")
+    _require(_is_comparison(typing["type"]), "typing.type compares no labels")
+    _require(typing["binary"] is None or _is_comparison(typing["binary"]), "typing.binary compares no labels")
+    cut = typing["threshold"]
+    _require(_is_cut(cut) or (cut is None and typing["stage"] != "two"), "typing.threshold is none")
+    _require(
+        isinstance(typing["oracle"], dict)
+        and all(
+            isinstance(oracle, dict) and _is_cut(oracle.get("threshold")) and _is_comparison(oracle.get("binary"))
+            for oracle in typing["oracle"].values()
+        ),
+        "typing.oracle holds other than thresholds and what they decide",
+    )
+
+
+def _is_comparison(found: Any) -> bool:
+    """Whether it is what `metrics.classification.section` makes."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in ("classes", "confusions")):
+        return False
+    classes, confusion, per_class = found["classes"], found.get("confusion"), found.get("per_class")
+    return (
+        all(isinstance(name, str) for name in classes)
+        and isinstance(confusion, list)
+        and len(confusion) == len(classes)
+        and all(isinstance(row, list) and len(row) == len(classes) for row in confusion)
+        and all(_is(count, int) for row in confusion for count in row)
+        and isinstance(per_class, dict)
+        and per_class.keys() == set(classes)
+        and all(isinstance(of, dict) and _is(of.get("support"), int) for of in per_class.values())
+        and all(
+            name in of and _is(of[name], (*_NUMBER, type(None)))
+            for of in per_class.values()
+            for name in ("precision", "recall", "f1")
+        )
+        and all(isinstance(mistake, list) and len(mistake) == 3 for mistake in found["confusions"])
+        and all(isinstance(name, str) for mistake in found["confusions"] for name in mistake[:2])
+    )
+
+
+def _is_cut(cut: Any) -> bool:
+    """Whether it is a threshold as `methods.thresholds` writes it."""
+    if not isinstance(cut, dict) or not {"rule", "value", "inclusive", "promised", "interval", "note"} <= cut.keys():
+        return False
+    interval = cut["interval"]
+    return (
+        all(isinstance(cut[key], str) for key in ("rule", "note"))
+        and all(_is(cut[key], (*_NUMBER, type(None))) for key in ("value", "promised"))
+        and (
+            interval is None
+            or (isinstance(interval, list) and len(interval) == 2 and all(_is(end, _NUMBER) for end in interval))
+        )
     )
 
 

@@ -3,11 +3,12 @@
 import difflib
 import hashlib
 import logging
-import pickle
 import warnings
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
@@ -250,7 +251,7 @@ def _checkpoint(architecture: str, pretrained: str) -> Path:
         if not shipped.is_file():
             raise InputError(f"backbone.pretrained={SHIPPED}: no weights of {architecture} come with this package")
         return shipped
-    if Path(pretrained).is_file():
+    if _is_file(Path(pretrained)):
         return Path(pretrained)
     tag = get_pretrained_cfg(architecture, pretrained)
     if not tag:
@@ -267,10 +268,32 @@ def _checkpoint(architecture: str, pretrained: str) -> Path:
         ) from error
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is longer than any file's, for example
+        return False
+
+
+def _check_size(file: Path) -> None:
+    """Raise ValueError for a checkpoint that holds more than its file: one that unpacks to any size when it is read.
+
+    torch stores tensors as they are, so that the members of an honest archive are together smaller than it.
+    """
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        declared = sum(member.file_size for member in archive.infolist())
+    if declared > file.stat().st_size:
+        raise ValueError(f"it would unpack to {declared:,} bytes; save it with torch.save")
+
+
 def _load(weights: Weights) -> Any:
     architecture, pretrained = weights.architecture, weights.pretrained
     # A tag carries its own mean and standard deviation, so that it is passed on as a tag although its file is known.
     try:
+        if weights.file is not None:
+            _check_size(weights.file)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="QuickGELU mismatch")
             source = str(weights.file) if pretrained == SHIPPED else pretrained
@@ -283,7 +306,7 @@ def _load(weights: Weights) -> Any:
             f"backbone.pretrained={pretrained} was trained with another activation than {architecture} has; "
             f"use backbone.architecture={other}"
         ) from error
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise InputError(
             f"backbone.pretrained={pretrained}: {weights.file} does not fit {architecture}: it holds more than "
             "tensors, which is never executed; give the model's state dict as .pt or .safetensors"

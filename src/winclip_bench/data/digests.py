@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable
@@ -12,12 +13,14 @@ from pathlib import Path
 
 from winclip_bench.data.samples import Dataset, Sample
 from winclip_bench.errors import InputError
+from winclip_bench.reading import LARGEST_LIST, check_regular, parse_json, read_bytes
 
 UNREADABLE = "unreadable"
 
 _CACHE_NAME = "file-digests.json"
 # A file may change again within one tick of the file system's clock, and nothing but its bytes would show it.
 _TOO_YOUNG_NS = 2_000_000_000
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 Stamp = tuple[int, int, int, int]
 
@@ -95,6 +98,7 @@ def _file_digests(paths: list[Path], cache_dir: Path | None, workers: int) -> di
 
 def file_sha256(path: Path) -> str:
     """Digest of a file's bytes, lower-case hexadecimal; raises OSError."""
+    check_regular(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -116,14 +120,16 @@ def _stamp(path: Path) -> Stamp:
 
 def _read_cache(path: Path) -> dict[str, tuple[Stamp, str]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        check_regular(path)
+        content = parse_json(read_bytes(path, LARGEST_LIST))
         if content["check"] != _check(content["files"]):
             return {}  # one flipped bit in a digest would pass for another dataset
         return {
-            name: ((int(size), int(mtime), int(ctime), int(inode)), str(sha256))
+            name: ((int(size), int(mtime), int(ctime), int(inode)), sha256)
             for name, [size, mtime, ctime, inode, sha256] in content["files"].items()
+            if _SHA256.fullmatch(sha256)
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from winclip_bench.errors import InputError
+from winclip_bench.reading import check_regular, reason
 
 # What the file holds decides, not its name. Other decoders of Pillow stay closed: some start external programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -39,25 +40,27 @@ def decode(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow would refuse what the caller allows
     try:
+        check_regular(path)
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
             if width * height <= max_pixels:
                 image.load()  # all of it: only this notices a truncated file
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
-        reason = f"it has {width}×{height} pixels, and dataset.max_pixels allows {max_pixels}"
+        why = f"it has {width}×{height} pixels, and dataset.max_pixels allows {max_pixels}"
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; restore the file or take it out of the dataset") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = f"it has more than the {max_pixels} pixels that dataset.max_pixels allows"
+        why = f"it has more than the {max_pixels} pixels that dataset.max_pixels allows"
     except Exception as error:  # decoders let through whatever a damaged file makes them stumble over
-        reason = str(error) or type(error).__name__
-    raise InputError(f"{path}: cannot be read as an image ({reason}); replace the file or take it out of the dataset")
+        why = reason(error)
+    raise InputError(f"{path}: cannot be read as an image ({why}); replace the file or take it out of the dataset")
 
 
 def header_size(path: Path) -> tuple[int, int] | None:
     """The (width, height) that a file's header says, before any orientation; None where it cannot be read."""
     try:
+        check_regular(path)
         with Image.open(path, formats=_FORMATS) as image:
             return image.size
     except Exception:  # reading the whole file will say what is wrong with it

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import random
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Literal
 
 from winclip_bench.data.samples import Category, Sample
 from winclip_bench.errors import InputError, printable
+from winclip_bench.reading import LARGEST_LIST, read_bytes
 
 SET_COLUMNS = ("dataset", "category", "k_shot", "image_stems")
 
@@ -57,7 +59,7 @@ def read_reference_file(path: Path, category: Category) -> tuple[Path, ...]:
     `InputError` with the line's number for an image that is missing or is a test image of the category.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path, LARGEST_LIST).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"references.file={path} cannot be read ({error}); name a text file of image paths") from error
     bases = [path.absolute().parent, *_category_folder(category)]
@@ -130,20 +132,18 @@ class _Set:
 def _read_sets(path: Path) -> list[_Set]:
     sets = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            if absent := [column for column in SET_COLUMNS if column not in (rows.fieldnames or ())]:
-                raise InputError(
-                    f"references.file={path} has no column {', '.join(absent)}; its first line must name the columns "
-                    f"{', '.join(SET_COLUMNS)}"
-                )
-            for row in rows:
-                dataset, category, k_shot, stems = ((row[column] or "").strip() for column in SET_COLUMNS)
-                if re.fullmatch("[0-9]{1,9}", k_shot) is None:
-                    raise InputError(
-                        f"{path}, line {rows.line_num}: k_shot is {k_shot!r}; set it to the number of images"
-                    )
-                sets.append(_Set(rows.line_num, dataset, category, int(k_shot), tuple(stems.split())))
+        text = io.StringIO(read_bytes(path, LARGEST_LIST).decode("utf-8-sig"), newline="")
+        rows = csv.DictReader(text, strict=True)
+        if absent := [column for column in SET_COLUMNS if column not in (rows.fieldnames or ())]:
+            raise InputError(
+                f"references.file={path} has no column {', '.join(absent)}; its first line must name the columns "
+                f"{', '.join(SET_COLUMNS)}"
+            )
+        for row in rows:
+            dataset, category, k_shot, stems = ((row[column] or "").strip() for column in SET_COLUMNS)
+            if re.fullmatch("[0-9]{1,9}", k_shot) is None:
+                raise InputError(f"{path}, line {rows.line_num}: k_shot is {k_shot!r}; set it to the number of images")
+            sets.append(_Set(rows.line_num, dataset, category, int(k_shot), tuple(stems.split())))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"references.file={path} cannot be read ({printable(str(error))}); name a CSV of reference sets"

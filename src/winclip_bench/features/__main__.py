@@ -110,7 +110,7 @@ def table(models: Sequence[Model]) -> str:
                 "weights": printable(weights),
                 "precision": printable(precision),
                 "images or prompts": len(items),
-                "arrays": ", ".join(kind.folder.name for kind in kinds),
+                "arrays": printable(", ".join(kind.folder.name for kind in kinds)),
                 "size": format_size(model.size),
                 "last used": time.strftime("%Y-%m-%d %H:%M", time.localtime(model.used)),
             }
@@ -280,7 +280,7 @@ def _evict(models: Sequence[Model], leftovers: Sequence[Path], dry_run: bool) ->
     for path in leftovers:
         if not dry_run:
             delete(path)
-        print(f"{verb} {path}, which a killed run has left")
+        print(printable(f"{verb} {path}, which a killed run has left"))
     print(f"{verb} {len(models)} models, {format_size(sum(model.size for model in models))}")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from winclip_bench.reading import check_regular, parse_json, read_bytes
 from winclip_bench.records import write_atomically
 
 log = logging.getLogger(__name__)
@@ -188,10 +189,11 @@ def _digest(items: Sequence[Mapping[str, Any]], array: NDArray[Any]) -> str:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     """A manifest whose values are what they should be; raises _DamagedError or OSError."""
+    check_regular(path)
     if path.stat().st_size > _LARGEST_MANIFEST:
         raise _DamagedError("its manifest is too large")
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_bytes(path, _LARGEST_MANIFEST))
         if content["format"] != _FORMAT:
             raise _DamagedError(f"its format is {str(content['format'])[:20]!r}")
         rows = [item["rows"] for item in content["items"]]
@@ -204,7 +206,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
         if not well_formed or not shape or sum(rows) != shape[0]:
             raise _DamagedError("its manifest contradicts itself")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise _DamagedError("its manifest is not one") from error
     return dict(content)
 
@@ -212,6 +214,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _open_array(manifest: Path) -> NDArray[Any]:
     """A shard's memory-mapped array; raises _DamagedError or OSError."""
     try:
+        check_regular(manifest.with_suffix(".npy"))
         return np.lib.format.open_memmap(manifest.with_suffix(".npy"), mode="r")
     except OSError:
         raise
@@ -219,11 +222,16 @@ def _open_array(manifest: Path) -> NDArray[Any]:
         raise _DamagedError("it is not an array") from error
 
 
+def _is_plain(array: NDArray[Any]) -> bool:
+    """Whether it is laid out as `_save` does, and holds numbers."""
+    return array.flags.c_contiguous and array.dtype.kind == "f"
+
+
 def _open_verified(manifest: Path) -> NDArray[Any]:
     """A shard's memory-mapped array, every byte as it was written; raises _DamagedError or OSError."""
     content = _read_manifest(manifest)
     array = _open_array(manifest)
-    if array.dtype.str != content["dtype"] or list(array.shape) != content["shape"] or not array.flags.c_contiguous:
+    if array.dtype.str != content["dtype"] or list(array.shape) != content["shape"] or not _is_plain(array):
         raise _DamagedError("its shape is not the one in its manifest")
     if _digest(content["items"], array) != content["digest"]:
         raise _DamagedError("its bytes have changed")

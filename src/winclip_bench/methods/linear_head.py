@@ -166,7 +166,7 @@ def from_bytes(content: bytes) -> tuple[Head, dict[str, object]]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         config = json.loads(header["__metadata__"]["config"])
         weight, bias = tensors["weight"], tensors["bias"]
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"not the weights of a linear head ({error})") from error
     if weight.ndim != 1 or bias.shape != (1,) or not isinstance(config, dict):
         raise ValueError("not the weights of a linear head (other shapes)")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from winclip_bench.metrics.labels import LabelMetrics, label_metrics
 from winclip_bench.pipelines.deciding import calibration_images, choose_threshold, oracles
 from winclip_bench.pipelines.shared import Evaluation, Reference, Scored, encode_images, image_files, timed
 from winclip_bench.pipelines.winclip import encode_text, score_images
+from winclip_bench.reading import LARGEST_TEXT, parse_yaml, read_bytes, reason
 
 
 def run_defect_types(
@@ -105,12 +105,13 @@ def curated_set(chosen: str) -> DefectPrompts:
     curated = files("winclip_bench.conf") / "prompts" / "defects" / f"{chosen}.yaml"
     place = curated if curated.is_file() else Path(chosen)
     try:
-        return from_content(yaml.safe_load(place.read_text(encoding="utf-8")), str(place))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = parse_yaml(read_bytes(Path(str(place)), LARGEST_TEXT).decode("utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(
             f"method.defect_prompts={chosen} is neither a set in conf/prompts/defects nor a readable YAML file "
-            f"({' '.join(str(error).split())})"
+            f"({reason(error)})"
         ) from error
+    return from_content(content, str(place))
 
 
 def _prototypes(run: Evaluation, classes: Sequence[Sequence[str]]) -> Tensor:

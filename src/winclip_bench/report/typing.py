@@ -250,7 +250,8 @@ def _oracles(found: Mapping[str, Any]) -> str:
         right = sum(binary["confusion"][place][place] for place in range(len(binary["classes"])))
         total = sum(map(sum, binary["confusion"]))
         value = oracle["threshold"]["value"]
-        cells.append([markdown(rule), MISSING if value is None else f"{value:.4g}", _percent(right / total)])
+        share = right / total if total else None
+        cells.append([markdown(rule), MISSING if value is None else f"{value:.4g}", _percent(share)])
     table = grid(("Oracle (chosen on the test labels)", "Threshold", "Binary accuracy"), cells, texts=1)
     return f"No results, for comparison only:\n\n{table}"
 

@@ -13,7 +13,7 @@ defect    the kind of defect of an anomalous image, by default ``anomaly``
 import csv
 from pathlib import Path
 
-from winclip_bench.data.layouts.tabular import Entry, make_categories
+from winclip_bench.data.layouts.tabular import Entry, csv_rows, make_categories
 from winclip_bench.data.samples import GOOD, Category
 from winclip_bench.errors import InputError
 
@@ -26,12 +26,11 @@ def manifest(root: Path) -> list[Category]:
     """The categories that the manifest lists. Raises `InputError` where it is missing, and with the line of a fault."""
     path = root / _NAME
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [column for column in _REQUIRED if column not in (reader.fieldnames or [])]
-            if missing:
-                raise InputError(f"{path}: has no column {missing[0]!r}; it needs {', '.join(_REQUIRED)}")
-            entries = [_entry(root, row, f"{path}, line {reader.line_num}") for row in reader]
+        reader = csv_rows(path)
+        missing = [column for column in _REQUIRED if column not in (reader.fieldnames or [])]
+        if missing:
+            raise InputError(f"{path}: has no column {missing[0]!r}; it needs {', '.join(_REQUIRED)}")
+        entries = [_entry(root, row, f"{path}, line {reader.line_num}") for row in reader]
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing; write the list of the images there or choose another layout") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -6,14 +6,14 @@ Other parts than train and test are left out. Their scripts pair masks by positi
 made where one mask was missing is wrong: the check compares stems.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from winclip_bench.data.layouts.tabular import Entry, make_categories
+from winclip_bench.data.layouts.tabular import Entry, make_categories, read_table
 from winclip_bench.data.samples import GOOD, Category, Split
 from winclip_bench.errors import InputError
+from winclip_bench.reading import parse_json
 
 _SPLITS: tuple[Split, ...] = ("train", "test")
 
@@ -22,10 +22,10 @@ def meta_json(root: Path) -> list[Category]:
     """The categories that ``<root>/meta.json`` lists. Raises `InputError` where it is missing or of another kind."""
     path = root / "meta.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(read_table(path))
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing; put the list of the images there or choose another layout") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); write it anew") from error
     if not isinstance(content, dict) or not isinstance(content.get("test"), dict):
         raise InputError(f"{path}: has no object 'test' of categories; write it as AnomalyCLIP does")

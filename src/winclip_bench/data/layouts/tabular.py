@@ -3,6 +3,8 @@
 A table comes from elsewhere and is not trusted: its paths stay within the root.
 """
 
+import csv
+import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from winclip_bench.data.samples import GOOD, Category, Sample, Split
 from winclip_bench.errors import InputError
+from winclip_bench.reading import LARGEST_LIST, check_regular, read_bytes
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,17 @@ class Entry:
     category: str
     split: Split
     defect: str
+
+
+def read_table(path: Path) -> str:
+    """The text of a table, in UTF-8 with or without a mark. Raises OSError, or ValueError where it is none."""
+    check_regular(path)
+    return read_bytes(path, LARGEST_LIST).decode("utf-8-sig")
+
+
+def csv_rows(path: Path) -> "csv.DictReader[str]":
+    """The rows of a table that is CSV; raises as `read_table`, and csv.Error while they are read."""
+    return csv.DictReader(io.StringIO(read_table(path), newline=""), strict=True)
 
 
 def make_categories(root: Path, entries: Iterable[Entry]) -> list[Category]:

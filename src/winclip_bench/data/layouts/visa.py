@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from winclip_bench.data.layouts.listing import images
-from winclip_bench.data.layouts.tabular import Entry, make_categories
+from winclip_bench.data.layouts.tabular import Entry, csv_rows, make_categories
 from winclip_bench.data.samples import GOOD, Category
 from winclip_bench.errors import InputError
 
@@ -21,12 +21,11 @@ def visa(root: Path) -> list[Category]:
     """The categories of the split file that are on disk; those without a folder are left out."""
     path = root / "split_csv" / "1cls.csv"
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            missing = [column for column in _COLUMNS if column not in (reader.fieldnames or [])]
-            if missing:
-                raise InputError(f"{path}: has no column {missing[0]!r}; use the official 1cls.csv of VisA")
-            entries = [_entry(row, f"{path}, line {reader.line_num}") for row in reader]
+        reader = csv_rows(path)
+        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or [])]
+        if missing:
+            raise InputError(f"{path}: has no column {missing[0]!r}; use the official 1cls.csv of VisA")
+        entries = [_entry(row, f"{path}, line {reader.line_num}") for row in reader]
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing; put VisA's official split file there or correct dataset.root") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -1,6 +1,7 @@
 """What the page says, as plain values: rows of runs that differ in their seed alone, classes, curves, claims."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from winclip_bench.errors import InputError, printable
 from winclip_bench.metrics.intervals import Spread, spread
 from winclip_bench.metrics.points import roc_points
 from winclip_bench.metrics.sample import sample_metrics
+from winclip_bench.reading import LARGEST_LIST, check_regular, parse_json, read_bytes
 from winclip_bench.records import Record, curves_path, scores_path
 from winclip_bench.report.spread import Group, drawn_by_seed, mean_spread
 from winclip_bench.report.tables import (
@@ -237,15 +239,17 @@ def read_claims(results_dir: Path) -> list[dict[str, Any]]:
     """
     path = Path(results_dir) / "claims" / "claims.json"
     try:
-        found = json.loads(path.read_bytes())["claims"]
-        return [
+        check_regular(path)
+        found = [
             claim
-            for claim in found
+            for claim in parse_json(read_bytes(path, LARGEST_LIST))["claims"]
             if claim["object"] == "mean" and claim["runs"] and isinstance(claim["difference"], float)
         ]
+        _claims_by_runs(found)
+        return found
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"{printable(str(path))} is not usable: make it again with python -m winclip_bench.claims"
         ) from error
@@ -301,8 +305,9 @@ def class_of(results_dir: Path, record: Record) -> Class:
 def _rows(path: Path, columns: Sequence[str]) -> np.ndarray | None:
     """Columns of a CSV as numbers [n, columns]; None where the file is not there or not usable."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [[float(row[column]) for column in columns] for row in csv.DictReader(file)]
+        check_regular(path)
+        text = io.StringIO(read_bytes(path, LARGEST_LIST).decode(), newline="")
+        rows = [[float(row[column]) for column in columns] for row in csv.DictReader(text)]
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
     values = np.array(rows, np.float64).reshape(-1, len(columns))
