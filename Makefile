@@ -1,11 +1,12 @@
 # make demo: the embedded demo, from nothing. make test: every check, from nothing. make parity: agreement with anomalib.
+# make audit: known vulnerabilities of the pinned versions.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PARITY := .parity
 
-.PHONY: demo test lint types unit parity clean
+.PHONY: demo test lint types unit audit parity clean
 
 demo: $(INSTALLED)
 	$(BIN)/python run.py
@@ -22,6 +23,10 @@ types: $(INSTALLED)
 # Two processes of one thread each: the tests are many and small.
 unit: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+audit: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'pip-audit>=2.7'
+	$(BIN)/python scripts/audit.py
 
 # Takes a few GB and some minutes. IMAGES=<a category in MVTec's layout>; nothing else depends on this environment.
 parity: $(INSTALLED) $(PARITY)/.installed
