@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "data.__main__": {"errors", "config", "data"},
     "progress": {"errors"},
-    "jobs": {"errors", "records"},
+    "jobs": {"errors", "reading", "records"},
     "status": {"errors", "jobs"},
     "reporting": {"errors", "config", "records", "report", "tracking"},
     "usage": {"errors", "config"},

@@ -22,13 +22,13 @@ from types import TracebackType
 from typing import Any, Literal
 
 from winclip_bench.errors import InputError, printable
+from winclip_bench.reading import LARGEST_LIST, check_regular, parse_json, read_bytes, reason
 from winclip_bench.records import record_path, run_id, write_atomically
 
 SCHEMA = 1
 BEAT_SECONDS = 30.0  # between two signs of life of a job
 LOST_SECONDS = 5 * BEAT_SECONDS  # without one, after which a job counts as lost
 _HOW = {"results_dir", "save_maps", "pictures", "force", "tracker", "runtime", "split_categories"}  # not what
-_LARGEST_FILE = 64 * 2**20  # bytes; a sweep of 12,500 jobs has 3 MB
 _LONGEST_REASON = 500  # characters
 
 State = Literal["running", "finished", "failed", "stopped", "lost", "missing"]
@@ -112,7 +112,7 @@ def read_sweep(path: Path) -> AskedSweep:
             for one in content["jobs"]
         )
         return AskedSweep(_text(content["command"]), _text(content["folder"]), jobs)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unusable(path, "sweep", error) from error
 
 
@@ -145,7 +145,7 @@ class Job:
         if error is None:
             self._write(state="failed" if self._content["reasons"] else "finished")
         elif isinstance(error, Exception):
-            self._write(state="failed", reason=_reason(error))
+            self._write(state="failed", reason=_told(error))
         else:
             self._write(state="stopped", reason="stopped from outside")
 
@@ -205,7 +205,7 @@ def read_jobs(results_dir: Path) -> tuple[dict[str, Standing], list[str]]:
             found[path.stem] = _standing(Path(results_dir), path, now)
         except FileNotFoundError:
             continue  # deleted since it was listed
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, InputError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError) as error:
             broken.append(str(_unusable(path, "job", error)))
     return found, broken
 
@@ -308,17 +308,14 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _reason(error: Exception) -> str:
+def _told(error: Exception) -> str:
     text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     return text[:_LONGEST_REASON]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        data = file.read(_LARGEST_FILE + 1)
-    if len(data) > _LARGEST_FILE:
-        raise ValueError(f"larger than {_LARGEST_FILE} bytes")
-    content = json.loads(data)
+    check_regular(path)
+    content = parse_json(read_bytes(path, LARGEST_LIST))
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise ValueError("another version's, or none")
     return content
@@ -336,5 +333,4 @@ def _to_json(content: Mapping[str, Any]) -> bytes:
 
 
 def _unusable(path: Path, what: str, error: Exception) -> InputError:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return InputError(f"{printable(str(path))} is not a usable {what} ({printable(reason)}): delete it")
+    return InputError(f"{printable(str(path))} is not a usable {what} ({printable(reason(error))}): delete it")

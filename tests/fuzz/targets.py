@@ -44,6 +44,7 @@ from winclip_bench.data.images import header_size
 from winclip_bench.errors import InputError
 from winclip_bench.estimator import WinCLIP
 from winclip_bench.features.shards import Item, Shards, _digest
+from winclip_bench.jobs import read_jobs, read_sweeps
 from winclip_bench.methods import linear_head
 from winclip_bench.metrics import classification, label_metrics
 from winclip_bench.pipelines.defect_types import curated_set
@@ -51,6 +52,7 @@ from winclip_bench.report.page import write_page
 from winclip_bench.report.page.content import class_of, read_claims, series_of
 from winclip_bench.report.tables import overview, table, to_csv, to_latex, to_markdown
 from winclip_bench.report.typing import stages, write_typing
+from winclip_bench.status import Line, as_json, lines_of, section
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "report" / "golden"
@@ -257,6 +259,44 @@ def _pictures_seed() -> bytes:
     one = {"path": "test/crack/0.png", "sha256": SHA256, "defect": "crack", "label": 1, "image_score": 0.5, "error": 0}
     one |= {"low": 0.1, "high": 0.9, "width": 60, "height": 40, "size": [24, 24], "outline": "M3.5 2 1.5 2Z"}
     return json.dumps({"pictures": [one], "total": 3, "low": 0.0, "high": 1.0}).encode()
+
+
+def _check_job(content: bytes) -> bool:
+    with scratch() as folder:
+        file(folder, f"jobs/{'0' * 12}.json", content)
+        with unwritten(folder):
+            found, broken = read_jobs(folder)
+        assert len(found) + len(broken) == 1
+        for standing in found.values():
+            shown = "".join(section("a run", [Line("it", standing)], standing.command))
+            assert shown.replace("\n", "").isprintable(), "a terminal would obey it"
+        as_json({}, found).encode()
+        return bool(found)
+
+
+def _job_seed() -> bytes:
+    process = {"host": "node7", "where": "node7 1 2", "pid": 1, "started": "1"}
+    job = {"schema": 1, "command": None, "categories": ["bolt", "nut"], "reasons": {"nut": "no"}, "state": "failed"}
+    return json.dumps(job | {"process": process, "attempt": "a", "dataset": "parts", "run_id": "0" * 12}).encode()
+
+
+def _check_sweep(content: bytes) -> bool:
+    with scratch() as folder:
+        file(folder, f"sweeps/{'0' * 12}.json", content)
+        with unwritten(folder):
+            found, broken = read_sweeps(folder)
+        assert len(found) + len(broken) == 1
+        for sweep in found.values():
+            shown = "".join(section("a sweep", lines_of(sweep, {}), sweep.command))
+            assert shown.replace("\n", "").isprintable(), "a terminal would obey it"
+            sweep.name.encode()
+        as_json(found, {}).encode()
+        return bool(found)
+
+
+def _sweep_seed() -> bytes:
+    jobs = [{"job": "1" * 12, "overrides": ["k_shot=0"]}, {"job": None, "overrides": ["k_shot=-1"], "refused": "no"}]
+    return json.dumps({"schema": 1, "command": "python run.py -m k_shot=0,-1", "folder": "/", "jobs": jobs}).encode()
 
 
 def _check_claims(content: bytes) -> bool:
@@ -536,6 +576,8 @@ TARGETS = {
         Target("report", lambda: [_record_bytes(), _typed_record()], _check_report),
         Target("scores", lambda: [b"path,defect,label,image_score\na,good,0,0.5\nb,x,1,0.7\n"], _check_scores),
         Target("pictures", lambda: [_pictures_seed()], _check_pictures),
+        Target("job", lambda: [_job_seed()], _check_job),
+        Target("sweep", lambda: [_sweep_seed()], _check_sweep),
         Target("claims", lambda: [_claims_seed()], _check_claims),
         Target("image", _image_seeds, _check_image),
         Target("mask", _image_seeds, _check_mask),
