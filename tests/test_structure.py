@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "data.__main__": {"errors", "config", "data"},
     "progress": {"errors"},
     "usage": {"errors", "config"},
-    "cli": {"errors", "config", "runner", "predict", "usage"},
+    "console": set(),
+    "cli": {"errors", "config", "console", "runner", "predict", "usage"},
 }
 
 

@@ -8,6 +8,7 @@ import sys
 import traceback
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +217,19 @@ def _open(config: Config) -> tuple[Dataset, tuple[Category, ...]]:
     settings = config.dataset
     layout, root = find_root(settings.layout.value, settings.root, Path(config.runtime.cache_dir))
     dataset = open_dataset(layout, root, settings.name)
+    _check_encoding(dataset)
     if not settings.categories:
         return dataset, dataset.categories
     return dataset, open_dataset(layout, root, settings.name, settings.categories).categories
+
+
+def _check_encoding(dataset: Dataset) -> None:
+    """Raise InputError where the locale would have names read as other letters, in prompts, digests and records."""
+    encoding = sys.getfilesystemencoding()
+    keys = (sample.key for category in dataset.categories for sample in (*category.train, *category.test))
+    names = chain((category.name for category in dataset.categories), keys)
+    if encoding != "utf-8" and (odd := next((name for name in names if not name.isascii()), None)):
+        raise InputError(f"{dataset.root}: {odd!a} is read as {encoding}, as this locale has it; set PYTHONUTF8=1")
 
 
 def _class_name(category: str, config: Config) -> str:

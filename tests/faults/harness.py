@@ -145,10 +145,7 @@ def _become_new(place: Place, said: tuple[Path, Path]) -> None:
         file = os.open(path, os.O_RDWR | os.O_TRUNC)
         os.dup2(file, stream)
         os.close(file)
-    # As Python opens them where they are no terminals.
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1, errors="backslashreplace")  # noqa: SIM115
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+    open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -160,6 +157,13 @@ def _become_new(place: Place, said: tuple[Path, Path]) -> None:
     store._refused.clear()
     tracking._online_failed = False
     shared.time = SimpleNamespace(perf_counter=lambda: 0.0)  # type: ignore[assignment]
+
+
+def open_streams() -> None:
+    """Standard output and standard error as Python opens them where they are no terminals."""
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    errors = {"buffering": 1, "errors": "backslashreplace"}
+    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", closefd=False, **errors)  # type: ignore  # noqa: SIM115
 
 
 def _command(words: list[str]) -> int:
