@@ -143,6 +143,11 @@ def _report(progress: _Progress, evaluation: Evaluation, expected: list[str], re
     The table is the run's, not this command's: categories that another command has finished stay in it.
     """
     on_disk, _ = records.read_all(results_dir, evaluation.dataset, {evaluation.run_id})
+    there = {record.category for record in on_disk}
+    for name in [record.category for record in progress.finished if record.category not in there]:
+        progress.reasons[name] = f"its record has gone from {results_dir}; run the same command again"
+        progress.finished = [record for record in progress.finished if record.category != name]
+        _say(f"error: {name}: {progress.reasons[name]}")
     in_table = [record for record in on_disk if record.category not in progress.reasons]
     if in_table:
         content = table(in_table, expected, progress.reasons)
@@ -184,12 +189,13 @@ def _write_page(results_dir: Path) -> None:
 
 
 def _finished(evaluation: Evaluation, category: str, results_dir: Path) -> records.Record | None:
-    """The record of a category, if there is one and, where they are asked for, the maps."""
-    record = records.finished(results_dir, evaluation.dataset, evaluation.run_id, category)
-    lacks_maps = (
-        evaluation.config.save_maps and not records.maps_path(results_dir, evaluation.run_id, category).exists()
-    )
-    return None if lacks_maps else record
+    """The record of a category, if there is one and, where they are asked for, the maps, and its pictures if it had."""
+    config, run_id = evaluation.config, evaluation.run_id
+    record = records.finished(results_dir, evaluation.dataset, run_id, category)
+    if record is None or (config.save_maps and not records.maps_path(results_dir, run_id, category).exists()):
+        return None
+    had_pictures = config.pictures and record.config.get("pictures")
+    return None if had_pictures and not pictures.index_path(results_dir, run_id, category).exists() else record
 
 
 def _write_pictures(result: Result, results_dir: Path) -> None:

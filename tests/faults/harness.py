@@ -33,7 +33,6 @@ from winclip_bench.records import read_all
 
 PACKAGE = str(Path(winclip_bench.__file__).parent) + os.sep
 PATIENCE = 60.0  # seconds until a child is said to hang
-NOBODY = 65534  # an ordinary user, whom permissions bind
 
 Fault = Callable[[], object]  # run in the child before its command
 
