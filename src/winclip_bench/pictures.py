@@ -23,6 +23,7 @@ from PIL import Image
 
 from winclip_bench.data import Sample, read_image
 from winclip_bench.errors import InputError
+from winclip_bench.files import check_plain
 from winclip_bench.records import safe_name, write_atomically
 
 IMAGE_SIDE = 224  # pixels of the longer side
@@ -273,6 +274,7 @@ def read(results_dir: Path, run_id: str, category: str) -> Shown | None:
     """The pictures of a category; None where there are none. Raises InputError where the file is not usable."""
     path = index_path(results_dir, run_id, category)
     try:
+        check_plain(path)
         content = json.loads(path.read_bytes())
         pictures = [_picture(entry) for entry in content.pop("pictures")]
         shown = Shown(pictures=pictures, **content)

@@ -33,6 +33,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from winclip_bench.errors import InputError, printable
+from winclip_bench.files import check_plain
 
 SCHEMA = 1
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
@@ -261,6 +262,7 @@ def to_json(record: Record) -> bytes:
 def read(path: Path) -> Record:
     """The record in a file. Raises InputError if it cannot be read, is not valid or lies in another one's place."""
     try:
+        check_plain(path)
         with path.open("rb") as file:
             data = file.read(_LARGEST_RECORD + 1)
         if len(data) > _LARGEST_RECORD:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from winclip_bench.data.samples import Dataset, Sample
 from winclip_bench.errors import InputError
+from winclip_bench.files import check_plain
 
 UNREADABLE = "unreadable"
 
@@ -95,6 +96,7 @@ def _file_digests(paths: list[Path], cache_dir: Path | None, workers: int) -> di
 
 def file_sha256(path: Path) -> str:
     """Digest of a file's bytes, lower-case hexadecimal; raises OSError."""
+    check_plain(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -116,6 +118,7 @@ def _stamp(path: Path) -> Stamp:
 
 def _read_cache(path: Path) -> dict[str, tuple[Stamp, str]]:
     try:
+        check_plain(path)
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["check"] != _check(content["files"]):
             return {}  # one flipped bit in a digest would pass for another dataset

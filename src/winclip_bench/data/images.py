@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from winclip_bench.errors import InputError
+from winclip_bench.files import check_plain
 
 # What the file holds decides, not its name. Other decoders of Pillow stay closed: some start external programs.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -39,6 +40,7 @@ def decode(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow would refuse what the caller allows
     try:
+        check_plain(path)
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
             if width * height <= max_pixels:
@@ -58,6 +60,7 @@ def decode(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def header_size(path: Path) -> tuple[int, int] | None:
     """The (width, height) that a file's header says, before any orientation; None where it cannot be read."""
     try:
+        check_plain(path)
         with Image.open(path, formats=_FORMATS) as image:
             return image.size
     except Exception:  # reading the whole file will say what is wrong with it

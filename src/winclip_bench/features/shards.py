@@ -19,6 +19,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from winclip_bench.files import check_plain
 from winclip_bench.records import write_atomically
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Shards:
         listed = [{"key": item.key, "rows": item.rows, "about": item.about} for item in items]
         manifest = {
             "format": _FORMAT,
+            "folder": _place(self.folder),
             "items": listed,
             "dtype": data.dtype.str,
             "shape": list(data.shape),
@@ -171,6 +173,11 @@ def _save(file: BinaryIO, array: NDArray[Any]) -> None:
     file.write(array.reshape(-1).view(np.uint8).data)
 
 
+def _place(folder: Path) -> str:
+    """Which model and kind of array a folder is for, so that a shard in the wrong one is noticed."""
+    return f"{folder.parent.name}/{folder.name}"
+
+
 def _reason(error: OSError | _DamagedError) -> str:
     if isinstance(error, FileNotFoundError):
         return "it is gone"
@@ -185,12 +192,15 @@ def _digest(items: Sequence[Mapping[str, Any]], array: NDArray[Any]) -> str:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     """A manifest whose values are what they should be; raises _DamagedError or OSError."""
+    check_plain(path)
     if path.stat().st_size > _LARGEST_MANIFEST:
         raise _DamagedError("its manifest is too large")
     try:
         content = json.loads(path.read_bytes())
         if content["format"] != _FORMAT:
             raise _DamagedError(f"its format is {str(content['format'])[:20]!r}")
+        if content.get("folder", _place(path.parent)) != _place(path.parent):  # older ones do not say
+            raise _DamagedError(f"it was written for {str(content['folder'])[:60]!r}")
         rows = [item["rows"] for item in content["items"]]
         shape = content["shape"]
         well_formed = (
@@ -208,8 +218,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _open_array(manifest: Path) -> NDArray[Any]:
     """A shard's memory-mapped array; raises _DamagedError or OSError."""
+    array = manifest.with_suffix(".npy")
     try:
-        return np.lib.format.open_memmap(manifest.with_suffix(".npy"), mode="r")
+        check_plain(array)
+        return np.lib.format.open_memmap(array, mode="r")
     except OSError:
         raise
     except Exception as error:  # what a damaged header makes numpy stumble over is not documented

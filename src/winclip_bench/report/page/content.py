@@ -12,6 +12,7 @@ import numpy as np
 
 from winclip_bench import pictures
 from winclip_bench.errors import InputError, printable
+from winclip_bench.files import check_plain
 from winclip_bench.metrics.intervals import Spread, spread
 from winclip_bench.metrics.points import roc_points
 from winclip_bench.metrics.sample import sample_metrics
@@ -237,6 +238,7 @@ def read_claims(results_dir: Path) -> list[dict[str, Any]]:
     """
     path = Path(results_dir) / "claims" / "claims.json"
     try:
+        check_plain(path)
         found = json.loads(path.read_bytes())["claims"]
         return [
             claim
