@@ -26,9 +26,10 @@ import re
 import secrets
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -42,6 +43,7 @@ _LARGEST_RECORD = 32 * 2**20  # bytes; real ones are a few kB
 CLASSES = "classes"  # key of the names in a file of type maps; every other key is the path of an image
 _OPTIONAL = {"typing", "summary"}  # keys of a record
 _NUMBER = (int, float)  # JSON may write 1.0 as 1
+_TRIES = 10  # whoever is still writing records after so many will look at all of them at its own end
 _ROUNDING = 1e-9  # how far outside of 0–1 a metric may lie
 _CONFIG: dict[tuple[str, ...], type] = {
     ("dataset", "name"): str,
@@ -55,6 +57,8 @@ _CONFIG: dict[tuple[str, ...], type] = {
     ("k_shot",): int,
     ("seed",): int,
 }
+
+Made = TypeVar("Made")
 
 log = logging.getLogger(__name__)
 
@@ -298,6 +302,29 @@ def read_all(
         except InputError as error:
             broken.append(str(error))
     return sorted(found, key=lambda record: (record.dataset, record.run_id, record.category)), broken
+
+
+def settled(results_dir: Path, make: Callable[[], Made]) -> Made:
+    """What ``make`` makes of all records, made again where one has come, gone or changed meanwhile.
+
+    Of two commands that end at the same time, the one that writes last has then seen what the other has recorded.
+    """
+    for _ in range(_TRIES):
+        before = _stamps(results_dir)
+        made = make()
+        if _stamps(results_dir) == before:
+            break
+    return made
+
+
+def _stamps(results_dir: Path) -> set[tuple[object, ...]]:
+    """What tells the records that there are from those of another moment."""
+    stamps: set[tuple[object, ...]] = set()
+    for path in (Path(results_dir) / "records").glob("*/*/*.json"):
+        with suppress(OSError):  # gone meanwhile
+            status = path.stat()
+            stamps.add((path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return stamps
 
 
 def finished(results_dir: Path, dataset: str, run_id: str, category: str) -> Record | None:

@@ -7,7 +7,7 @@ and what is finished stays finished.
 import sys
 import traceback
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -152,12 +152,13 @@ def _report(progress: _Progress, evaluation: Evaluation, expected: list[str], re
     if in_table:
         content = table(in_table, expected, progress.reasons)
         print(to_markdown(content))
-        overview, broken = write_overview(results_dir)
+        overview, broken = records.settled(results_dir, partial(write_overview, results_dir))
         tables = write_tables(results_dir, in_table, expected, progress.reasons)
         if in_table[0].typing is not None:
             print(stages(in_table))
-            tables += write_typing(results_dir, records.read_all(results_dir)[0])
-        for path in [*tables, *write_seeds_table(results_dir, evaluation.run_id), overview]:
+            tables += records.settled(results_dir, lambda: write_typing(results_dir, records.read_all(results_dir)[0]))
+        tables += records.settled(results_dir, partial(write_seeds_table, results_dir, evaluation.run_id))
+        for path in [*tables, overview]:
             print(path)
         _write_page(results_dir)
         for fault in broken:
@@ -183,7 +184,7 @@ def _report(progress: _Progress, evaluation: Evaluation, expected: list[str], re
 def _write_page(results_dir: Path) -> None:
     """Make the page anew and print where it is; what is broken in it, the table has said already."""
     try:
-        print(write_page(results_dir)[0])
+        print(records.settled(results_dir, partial(write_page, results_dir))[0])
     except InputError as error:
         _say(f"warning: no page: {error}")
 

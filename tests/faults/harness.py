@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -282,6 +283,23 @@ def kill(number: int = signal.SIGKILL) -> Fault:
     return lambda: os.kill(os.getpid(), number)
 
 
+def killed_half_way(folder: Path, ending: str) -> Fault:
+    """SIGKILL that leaves what it does in the middle of writing a file: half of it under its temporary name."""
+
+    def arm() -> None:
+        replace = Path.replace
+
+        def dying(self: Path, target: Path) -> Path:
+            if target.is_relative_to(folder) and target.match(f"*{ending}"):
+                os.truncate(self, self.stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return replace(self, target)
+
+        Path.replace = dying  # type: ignore[assignment, method-assign]
+
+    return arm
+
+
 # What is there afterwards
 
 
@@ -306,3 +324,12 @@ def assert_whole(place: Place) -> None:
     """Whatever stands under its final name can be read."""
     assert read_all(place.results)[1] == []
     assert verify(find_models(place.cache)) == []
+
+
+def clear(place: Place) -> None:
+    """Take away all that runs have left."""
+    for path in place.folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -1,12 +1,10 @@
 """SIGKILL at any moment: what stands under its final name is whole, and the same command ends with the same results."""
 
-import os
 import signal
-from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Events, Place, assert_whole, drawn, kill, run, tree
+from tests.faults.harness import Events, Place, assert_whole, drawn, kill, killed_half_way, run, tree
 
 # How often the quick run is killed in each stage.
 POINTS = {"reading": 4, "encoding": 10, "storing": 12, "scoring": 8, "recording": 10, "reporting": 10}
@@ -56,22 +54,9 @@ HALVES = {
 }
 
 
-def killed_half_way(folder: Path, ending: str) -> None:
-    """Leave behind what a kill does in the middle of writing a file: half of it under its temporary name."""
-    replace = Path.replace
-
-    def dying(self: Path, target: Path) -> Path:
-        if target.is_relative_to(folder) and target.match(f"*{ending}"):
-            os.truncate(self, self.stat().st_size // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace(self, target)
-
-    Path.replace = dying  # type: ignore[assignment, method-assign]
-
-
 @pytest.mark.parametrize("file", HALVES)
 def test_killed_in_the_middle_of_writing(place: Place, undisturbed: dict[str, bytes], file: str) -> None:
     folder, ending = HALVES[file]
-    ended = run(place, place.words(), lambda: killed_half_way(place.folder / folder, ending))
+    ended = run(place, place.words(), killed_half_way(place.folder / folder, ending))
     assert ended.code == -signal.SIGKILL, ended.err
     continues(place, undisturbed)

@@ -40,10 +40,10 @@ def as_loop(path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(_ground: tuple[Place, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(ground: tuple[Place, dict[str, bytes]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the cache and results of the quick run."""
     kept = tmp_path_factory.mktemp("finished")
-    place = _ground[0]
+    place = ground[0]
     assert run(place, place.words()).code == 0
     for folder in (place.cache, place.results):
         shutil.copytree(folder, kept / folder.name)

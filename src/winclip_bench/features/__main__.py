@@ -73,8 +73,8 @@ def find_leftovers(cache_dir: Path) -> list[Path]:
     """Temporary files, arrays without a manifest and half-deleted models that killed processes have left behind."""
     features, recent = cache_dir / "features", time.time() - _IN_USE
     found = list(features.glob(f".*{_EVICTED}"))
-    for path in features.glob("[!.]*/**/*"):
-        unfinished = path.name.startswith(".") and path.suffix == ".tmp"
+    for path in [*cache_dir.glob(".file-digests.json.*"), *features.glob("[!.]*/**/*")]:
+        unfinished = path.parent == cache_dir or (path.name.startswith(".") and path.suffix == ".tmp")
         unfinished |= path.suffix == ".npy" and not path.with_suffix(".json").exists()
         with suppress(FileNotFoundError):  # a writer has finished it meanwhile
             if unfinished and path.stat().st_mtime < recent:
