@@ -178,7 +178,9 @@ def _in_child(payload: dict[str, Any]) -> str:
             child.wait()
         if child.returncode:
             raise _Failure(_last_line(complaints) or f"exit code {child.returncode}")
-        return _last_line(answer)
+        if not (where := _last_line(answer)):
+            raise _Failure("it ended without an answer")
+        return where
 
 
 def _last_line(file: BinaryIO) -> str:
