@@ -66,7 +66,7 @@ def test_a_disk_that_is_full_for_what_can_be_done_without(place: Place, undistur
     continues(place, undisturbed)
 
 
-@pytest.mark.parametrize(("ending", "finished"), [("bolt.json", 1), ("overview.md", 2), (".tex", 2)])
+@pytest.mark.parametrize(("ending", "finished"), [("bolt.json", 1), (".tex", 2)])
 def test_a_disk_that_is_full_for_results(
     place: Place, undisturbed: dict[str, bytes], ending: str, finished: int
 ) -> None:

@@ -68,20 +68,31 @@ def shards(place: Place, ending: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("ending", [".npy", ".json"])
-@pytest.mark.parametrize("spoil", [as_pipe, as_device, as_folder, as_loop])
-def test_a_store_of_anything_but_files(full: Place, undisturbed: dict[str, bytes], ending: str, spoil: Spoil) -> None:
+def test_a_store_of_anything_but_files(full: Place, undisturbed: dict[str, bytes], ending: str) -> None:
     """Passed over with a warning each, computed again, and replaced where it can be."""
     shutil.rmtree(full.results)
     spoilt = shards(full, ending)
-    for path in spoilt:
-        spoil(path)
+    for number, path in enumerate(spoilt):
+        (as_pipe, as_device, as_loop, as_folder)[number % 4](path)
     ended = run(full, full.words(), patience=SOON)
     assert ended.code == 0, ended.err
     assert tree(full.results) == undisturbed
     unusable = {line.split()[1] for line in ended.warnings if "cannot be used" in line}
     assert unusable == {str(path.with_suffix(".npy")) for path in spoilt}
-    if spoil is not as_folder:
-        assert_whole(full)
+    # What could not be replaced is named by verify, and in nobody's way once it has been taken out.
+    odd = [path for path in spoilt if not path.is_file() or path.is_symlink()]
+    assert {fault.split(": ")[0] for fault in verify(find_models(full.cache))} == {
+        str(path.with_suffix(".npy")) for path in odd
+    }
+    for path in odd:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.with_suffix(".json").unlink(missing_ok=True)
+    assert_whole(full)
+    shutil.rmtree(full.results)
+    ended = run(full, full.words())
+    assert ended.code == 0, ended.err
+    assert ended.warnings == []
+    assert tree(full.results) == undisturbed
 
 
 def test_the_features_of_another_model(full: Place, undisturbed: dict[str, bytes]) -> None:

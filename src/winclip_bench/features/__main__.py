@@ -59,7 +59,7 @@ def find_models(cache_dir: Path) -> list[Model]:
             if _MODEL_KEY.fullmatch(folder.name) and folder.is_dir():
                 size, used = 0, 0.0
                 for path in folder.rglob("*"):
-                    with suppress(FileNotFoundError):  # temporary files come and go
+                    with suppress(OSError):  # temporary files come and go; a link may lead round in circles
                         status = path.stat()
                         size += status.st_size if path.is_file() else 0
                         used = max(used, status.st_mtime)
@@ -76,7 +76,7 @@ def find_leftovers(cache_dir: Path) -> list[Path]:
     for path in [*cache_dir.glob(".file-digests.json.*"), *features.glob("[!.]*/**/*")]:
         unfinished = path.parent == cache_dir or (path.name.startswith(".") and path.suffix == ".tmp")
         unfinished |= path.suffix == ".npy" and not path.with_suffix(".json").exists()
-        with suppress(FileNotFoundError):  # a writer has finished it meanwhile
+        with suppress(OSError):  # a writer has finished it meanwhile
             if unfinished and path.stat().st_mtime < recent:
                 found.append(path)
     return sorted(found)
