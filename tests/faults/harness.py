@@ -1,7 +1,8 @@
 """Commands in children of this process, in which something is broken on purpose.
 
 A child is forked: it has torch imported and the model loaded, and is like a new process otherwise. Nothing takes any
-time in it that records keep, so that two runs of the same thing leave the same bytes.
+time in it that records keep, and it knows no checkout, which somebody may edit meanwhile: two runs of the same thing
+leave the same bytes.
 """
 
 import gc
@@ -26,13 +27,14 @@ import torch
 
 import winclip_bench
 from tests.helpers import arguments
-from winclip_bench import cli, runner, tracking
+from winclip_bench import cli, provenance, runner, tracking
 from winclip_bench.features import store
 from winclip_bench.features.__main__ import find_models, verify
 from winclip_bench.pipelines import shared
 from winclip_bench.records import read_all
 
 PACKAGE = str(Path(winclip_bench.__file__).parent) + os.sep
+GIT = provenance._git
 PATIENCE = 60.0  # seconds until a child is said to hang
 
 Fault = Callable[[], object]  # run in the child before its command
@@ -156,6 +158,7 @@ def _become_new(place: Place, said: tuple[Path, Path]) -> None:
     runner._comparisons.cache_clear()
     store._refused.clear()
     tracking._online_failed = False
+    provenance._git = lambda: None
     shared.time = SimpleNamespace(perf_counter=lambda: 0.0)  # type: ignore[assignment]
 
 

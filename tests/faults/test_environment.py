@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 import torch
 
-from tests.faults.harness import Fault, Place, open_streams, run, tree
+from tests.faults.harness import GIT, Fault, Place, open_streams, run, tree
 from tests.helpers import make_category, read_records, without
 from winclip_bench import provenance
 
@@ -90,6 +90,7 @@ def usual(undisturbed: dict[str, bytes]) -> dict[str, dict[str, Any]]:
 
 def no_git() -> None:
     os.environ["PATH"] = "/nowhere"
+    provenance._git = GIT
 
 
 def odd_time_zone() -> None:

@@ -42,7 +42,7 @@ def test_killed_anywhere(
 
 HALVES = {
     "an array": ("cache", ".npy"),
-    "a manifest": ("cache", "??.json"),
+    "a manifest": ("cache", "[0-9a-f].json"),
     "digests": ("cache", "file-digests.json"),
     "scores": ("results", ".scores.csv"),
     "a record": ("results", "wood_panel.json"),
