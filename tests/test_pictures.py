@@ -12,7 +12,7 @@ from skimage.draw import polygon2mask
 from sklearn.metrics import roc_auc_score
 
 from winclip_bench import pictures
-from winclip_bench.data import Sample
+from winclip_bench.data import Sample, file_sha256
 from winclip_bench.errors import InputError
 
 SCORED = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1)), min_size=1, max_size=20)
@@ -107,9 +107,11 @@ def content(tmp_path: Path) -> pictures.Gallery:
     samples, maps = [], []
     for number in range(4):
         path = tmp_path / f"{number}.png"
-        Image.linear_gradient("L").resize((600, 400)).convert("RGB").save(path)
+        image = Image.linear_gradient("L").resize((600, 400)).convert("RGB")
+        image.putpixel((0, 0), (number, 0, 0))  # each is another one
+        image.save(path)
         kind = "good" if number < 2 else "hole"
-        samples.append((Sample(path, f"test/{kind}/{number}.png", "bolt", "test", kind), f"{number:064x}"))
+        samples.append((Sample(path, f"test/{kind}/{number}.png", "bolt", "test", kind), file_sha256(path)))
         maps.append(ramp * 2.0**number)
     masks = [np.zeros((160, 240), bool) for _ in range(4)]
     masks[2][40:80, 60:120] = True

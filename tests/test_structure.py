@@ -42,7 +42,8 @@ MAY_IMPORT = {
     "reporting": {"errors", "config", "records", "report", "tracking"},
     "usage": {"errors", "config"},
     "sweep": {"errors", "config", "data", "records", "report", "jobs", "reporting", "runner"},
-    "cli": {"errors", "config", "runner", "predict", "usage", "sweep"},
+    "console": set(),
+    "cli": {"errors", "config", "console", "runner", "predict", "usage", "sweep"},
 }
 
 

@@ -4,20 +4,23 @@ Only this module and `sweep` see Hydra. A job never raises for bad input: it rep
 answers for all of them with one exit code.
 """
 
+import errno
 import io
 import logging
+import math
 import os
 import shlex
 import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -28,13 +31,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from winclip_bench import config, sweep, usage
+from winclip_bench.console import sturdy_streams
 from winclip_bench.errors import InputError, printable
 
 _exit_codes: list[int] = []
 _scratch = tempfile.TemporaryDirectory(prefix="winclip-bench-")  # launchers insist on a folder of their own
 
 _STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
-_INTERRUPTED = 130  # exit code, as a shell has it for SIGINT
+_SIGNALLED = 128  # exit codes above it are a signal's, as shells have them
+_GRACE = 5.0  # seconds to tidy up, in which signals that follow the first change nothing
 
 
 def _scratch_dir() -> str:
@@ -142,22 +147,28 @@ class _StoppedError(BaseException):
 def _stoppable() -> Iterator[None]:
     """Signals with which machines are cleared and jobs preempted are raised, so that no half-written file stays.
 
-    One that somebody handles or ignores already, as nohup and launchers do, is left to them.
+    One that somebody handles or ignores already, as nohup and launchers do, is left to them. Those that follow within
+    seconds, from an impatient hand or a scheduler, do not cut short what the first one has begun.
     """
+    raised = -math.inf
 
     def stop(number: int, _: object) -> None:
-        raise _StoppedError(number)
+        nonlocal raised
+        if time.monotonic() - raised > _GRACE:
+            raised = time.monotonic()
+            raise KeyboardInterrupt if number == signal.SIGINT else _StoppedError(number)
 
-    mine = []
+    mine: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        mine = [number for number in _STOPPING if signal.getsignal(number) is signal.SIG_DFL]
+        usual = dict.fromkeys(_STOPPING, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+        mine = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
     for number in mine:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in mine:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in mine.items():
+            signal.signal(number, handler)
 
 
 def main() -> int:
@@ -165,7 +176,25 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show "–" is no reason to fail
-    logging.basicConfig(level=logging.WARNING, handlers=[log_handler(sys.stderr)])
+    with sturdy_streams() as out, _stoppable():
+        logging.basicConfig(level=logging.WARNING, handlers=[log_handler(sys.stderr)])
+        try:
+            code = _main()
+            out.flush()
+        except (KeyboardInterrupt, _StoppedError) as stop:
+            number = stop.args[0] if isinstance(stop, _StoppedError) else signal.SIGINT
+            how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+            print(f"{how}; what is finished is kept. To continue: {printable(_same_command())}", file=sys.stderr)
+            return _SIGNALLED + number
+        if out.lost is not None and getattr(out.lost, "errno", None) != errno.EPIPE:  # who stops reading knows it
+            reason = getattr(out.lost, "strerror", None) or str(out.lost)
+            print(f"error: standard output cannot be written ({reason}); redirect it elsewhere", file=sys.stderr)
+            return code or 1
+    return code
+
+
+def _main() -> int:
+    """The command that the arguments name."""
     if sys.argv[1:2] == ["predict"]:
         from winclip_bench import predict  # noqa: PLC0415  (as above)
 
@@ -173,7 +202,12 @@ def main() -> int:
     _exit_codes.clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises what it would otherwise print in its own words
     try:
-        with _stoppable(), sweep.sweeping(_same_command()) as codes:
+        Path.cwd()
+    except OSError as error:
+        print(f"error: there is no working folder ({error.strerror}); change to another one", file=sys.stderr)
+        return 1
+    try:
+        with sweep.sweeping(_same_command()) as codes:
             _hydra_main()
             _exit_codes.extend(codes)
     except (HydraException, OmegaConfBaseException) as error:
@@ -182,11 +216,6 @@ def main() -> int:
     except InputError as error:  # about a whole sweep
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, _StoppedError) as stop:
-        number = stop.args[0] if isinstance(stop, _StoppedError) else signal.SIGINT
-        how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-        print(f"{how}; what is finished is kept. To continue: {printable(_same_command())}", file=sys.stderr)
-        return 128 + number
     except Exception:  # a fault of ours: whoever reports it needs all of it
         traceback.print_exc()
         return 1
@@ -194,11 +223,9 @@ def main() -> int:
 
 
 def command() -> NoReturn:
-    """`winclip-bench` as a process: ends with the exit code of `main`, and at once where it was interrupted."""
+    """`winclip-bench` as a process: ends with the exit code of `main`, and at once where a signal asked it to."""
     code = main()
-    if code == _INTERRUPTED:  # torch takes seconds to tidy up, and nothing is left to be written
+    if code > _SIGNALLED:  # torch takes seconds to tidy up, and nothing is left to be written
         _scratch.cleanup()
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from winclip_bench.data import Sample, read_image
+from winclip_bench.data import Sample, check_unchanged, read_image
 from winclip_bench.errors import InputError
 from winclip_bench.reading import LARGEST_LIST, check_regular, parse_json, read_bytes
 from winclip_bench.records import safe_name, write_atomically
@@ -242,7 +242,9 @@ def write(results_dir: Path, run_id: str, category: str, content: Gallery) -> No
     for sha256, image in content.images.items():
         path = image_path(results_dir, sha256)
         if not path.exists():
-            write_atomically(path, _webp(_small(read_image(image), IMAGE_SIDE), 75))
+            decoded = read_image(image)
+            check_unchanged(image, sha256)  # all runs over this image will show what is written here
+            write_atomically(path, _webp(_small(decoded, IMAGE_SIDE), 75))
     for number, values in enumerate(content.maps or ()):
         small = np.asarray(_small(Image.fromarray(values), MAP_SIDE))
         picture = shown.pictures[number]

@@ -4,9 +4,11 @@ With `evaluation`, the only place that knows all the other modules. A category t
 and what is finished stays finished.
 """
 
+import sys
 import traceback
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +67,7 @@ def run(config: Config, *, reports: Reports = "all", command: str | None = None)
                 if category.name in progress.reasons:
                     job.failed(category.name, progress.reasons[category.name])
                 display.end(category.name)
+        _look_again(progress, evaluation, results_dir, job)
         if reports != "none":
             tracker = config.tracker if progress.new else None
             place = (results_dir, evaluation.dataset, evaluation.run_id)
@@ -150,12 +153,28 @@ def _advance(progress: _Progress, evaluation: Evaluation, category: Category, re
     say(f"error: {name}: {progress.reasons[name]}")
 
 
+def _look_again(progress: _Progress, evaluation: Evaluation, results_dir: Path, job: Job) -> None:
+    """Count as failed what has been recorded and is gone: somebody deletes results while they are made."""
+    for record in [*progress.finished]:
+        if not records.record_path(results_dir, record.dataset, record.run_id, record.category).exists():
+            progress.finished.remove(record)
+            progress.reasons[record.category] = f"its record has gone from {results_dir}; run the same command again"
+            job.failed(record.category, progress.reasons[record.category])
+            say(f"error: {record.category}: {progress.reasons[record.category]}")
+
+
 def _finished(evaluation: Evaluation, category: str, results_dir: Path) -> records.Record | None:
-    """The record of a category, if there is one and, where they are asked for and the method makes any, the maps."""
-    record = records.finished(results_dir, evaluation.dataset, evaluation.run_id, category)
-    wants_maps = evaluation.config.save_maps and evaluation.config.method.name not in _WITHOUT_MAPS
-    lacks_maps = wants_maps and not records.maps_path(results_dir, evaluation.run_id, category).exists()
-    return None if lacks_maps else record
+    """The record of a category, if there is one and, where they are asked for and the method makes any, the maps, and
+    its pictures if it had."""
+    config, run_id = evaluation.config, evaluation.run_id
+    record = records.finished(results_dir, evaluation.dataset, run_id, category)
+    if record is None:
+        return None
+    wants_maps = config.save_maps and config.method.name not in _WITHOUT_MAPS
+    lacks_maps = wants_maps and not records.maps_path(results_dir, run_id, category).exists()
+    had_pictures = config.pictures and record.config.get("pictures")
+    lacks_pictures = had_pictures and not pictures.index_path(results_dir, run_id, category).exists()
+    return None if lacks_maps or lacks_pictures else record
 
 
 def _write_pictures(result: Result, results_dir: Path) -> None:
@@ -183,9 +202,19 @@ def _open(config: Config) -> tuple[Dataset, tuple[Category, ...]]:
     settings = config.dataset
     layout, root = find_root(settings.layout.value, settings.root, Path(config.runtime.cache_dir))
     dataset = open_dataset(layout, root, settings.name)
+    _check_encoding(dataset)
     if not settings.categories:
         return dataset, dataset.categories
     return dataset, open_dataset(layout, root, settings.name, settings.categories).categories
+
+
+def _check_encoding(dataset: Dataset) -> None:
+    """Raise InputError where the locale would have names read as other letters, in prompts, digests and records."""
+    encoding = sys.getfilesystemencoding()
+    keys = (sample.key for category in dataset.categories for sample in (*category.train, *category.test))
+    names = chain((category.name for category in dataset.categories), keys)
+    if encoding != "utf-8" and (odd := next((name for name in names if not name.isascii()), None)):
+        raise InputError(f"{dataset.root}: {odd!a} is read as {encoding}, as this locale has it; set PYTHONUTF8=1")
 
 
 def _class_name(category: str, config: Config) -> str:

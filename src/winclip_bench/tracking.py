@@ -27,6 +27,7 @@ from winclip_bench.report.tables import COLUMNS, METRICS, Table
 CONNECT_SECONDS = 10.0  # for reaching the server
 SECONDS = 30.0  # for one mirror altogether
 IMAGES = 24  # overlays of one run, at most
+_LONGEST_LINE = 4096  # bytes, of what W&B has to say
 _OPACITY = 0.5  # of the map over its image
 _LINKS = ("weights_sha256", "dataset_digest")  # of the provenance
 
@@ -177,11 +178,13 @@ def _in_child(payload: dict[str, Any]) -> str:
             child.wait()
         if child.returncode:
             raise _Failure(_last_line(complaints) or f"exit code {child.returncode}")
-        return _last_line(answer)
+        if not (where := _last_line(answer)):
+            raise _Failure("it ended without an answer")
+        return where
 
 
 def _last_line(file: BinaryIO) -> str:
-    file.seek(0)
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
     lines = file.read().decode(errors="replace").strip().splitlines()
     return _one_line(lines[-1]) if lines else ""
 
@@ -229,8 +232,10 @@ def _overlay(paths: dict[str, str]) -> Image.Image:
 
 def _main() -> None:
     """Read a payload from standard input, mirror it, and say where; or the reason for failing as one line."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what W&B prints, even at its end, is not the answer
     try:
-        print(_mirror(json.load(sys.stdin)))
+        print(_mirror(json.load(sys.stdin)), file=answer, flush=True)
     except Exception as error:
         print((str(error).strip() or type(error).__name__).splitlines()[0], file=sys.stderr, flush=True)
         os._exit(1)  # W&B's own exit handlers would go on trying for several seconds

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from winclip_bench import pictures, records
-from winclip_bench.data import Sample
+from winclip_bench.data import Sample, file_sha256
 from winclip_bench.metrics import pixel_metrics, sample_metrics
 from winclip_bench.metrics.points import pixel_points
 from winclip_bench.records import Record, Score
@@ -81,7 +81,7 @@ def make_run(
         )
         if shown:
             content = pictures.gallery(
-                [(sample, f"{index:064x}") for index, sample in enumerate(samples)],
+                [(sample, file_sha256(sample.image)) for sample in samples],
                 scores,
                 [(60, 40)] * images,
                 maps,

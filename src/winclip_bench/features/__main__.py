@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from tabulate import tabulate
@@ -61,7 +62,7 @@ def find_models(cache_dir: Path) -> list[Model]:
             if _MODEL_KEY.fullmatch(folder.name) and folder.is_dir():
                 size, used = 0, 0.0
                 for path in _below(folder):
-                    with suppress(FileNotFoundError):  # temporary files come and go
+                    with suppress(OSError):  # temporary files come and go; a link may lead round in circles
                         status = path.stat()
                         size += status.st_size if path.is_file() else 0
                         used = max(used, status.st_mtime)
@@ -76,10 +77,11 @@ def find_leftovers(cache_dir: Path) -> list[Path]:
     """Temporary files, arrays without a manifest and half-deleted models that killed processes have left behind."""
     features, recent = cache_dir / "features", time.time() - _IN_USE
     found = list(features.glob(f".*{_EVICTED}"))
-    for path in (path for folder in features.glob("[!.]*") for path in _below(folder)):
-        unfinished = path.name.startswith(".") and path.suffix == ".tmp"
+    stored = (path for folder in features.glob("[!.]*") for path in _below(folder))
+    for path in chain(cache_dir.glob(".file-digests.json.*"), stored):
+        unfinished = path.parent == cache_dir or (path.name.startswith(".") and path.suffix == ".tmp")
         unfinished |= path.suffix == ".npy" and not path.with_suffix(".json").exists()
-        with suppress(FileNotFoundError):  # a writer has finished it meanwhile
+        with suppress(OSError):  # a writer has finished it meanwhile
             if unfinished and path.stat().st_mtime < recent:
                 found.append(path)
     return sorted(found)

@@ -87,6 +87,7 @@ class Shards:
         name = _digest(listed, data)  # so that whoever has encoded the same images otherwise does not overwrite this
         manifest = {
             "format": _FORMAT,
+            "folder": _place(self.folder),
             "items": listed,
             "dtype": data.dtype.str,
             "shape": list(data.shape),
@@ -122,7 +123,7 @@ class Shards:
             try:
                 _open_verified(manifest)
             except (OSError, _DamagedError) as error:
-                if manifest.exists():  # else another process has evicted it meanwhile
+                if manifest.exists() or manifest.is_symlink():  # else another process has evicted it meanwhile
                     faults.append(f"{manifest.with_suffix('.npy')}: {_reason(error)}")
         return faults
 
@@ -175,6 +176,11 @@ def _save(file: BinaryIO, array: NDArray[Any]) -> None:
     file.write(array.reshape(-1).view(np.uint8).data)
 
 
+def _place(folder: Path) -> str:
+    """Which model and kind of array a folder is for, so that a shard in the wrong one is noticed."""
+    return f"{folder.parent.name}/{folder.name}"
+
+
 def _reason(error: OSError | _DamagedError) -> str:
     if isinstance(error, FileNotFoundError):
         return "it is gone"
@@ -196,6 +202,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         content = parse_json(read_bytes(path, _LARGEST_MANIFEST))
         if content["format"] != _FORMAT:
             raise _DamagedError(f"its format is {str(content['format'])[:20]!r}")
+        if content.get("folder", _place(path.parent)) != _place(path.parent):  # older ones do not say
+            raise _DamagedError(f"it was written for {str(content['folder'])[:60]!r}")
         rows = [item["rows"] for item in content["items"]]
         shape = content["shape"]
         well_formed = (
@@ -213,9 +221,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _open_array(manifest: Path) -> NDArray[Any]:
     """A shard's memory-mapped array; raises _DamagedError or OSError."""
+    array = manifest.with_suffix(".npy")
     try:
-        check_regular(manifest.with_suffix(".npy"))
-        return np.lib.format.open_memmap(manifest.with_suffix(".npy"), mode="r")
+        check_regular(array)
+        return np.lib.format.open_memmap(array, mode="r")
     except OSError:
         raise
     except Exception as error:  # what a damaged header makes numpy stumble over is not documented
