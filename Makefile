@@ -22,7 +22,7 @@ types: $(INSTALLED)
 
 # Two processes of one thread each: the tests are many and small.
 unit: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 audit: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'pip-audit>=2.7'

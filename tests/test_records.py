@@ -54,6 +54,14 @@ def test_a_finished_category_is_read_back(record: Record, tmp_path: Path) -> Non
             np.testing.assert_array_equal(stored[key], values.astype(np.float32))
 
 
+@pytest.mark.parametrize("name", ["a\rb", "\r", "a\nb", "a,b", 'a"b'])
+def test_any_name_is_one_cell_of_one_row(record: Record, tmp_path: Path, name: str) -> None:
+    rows = [records.Score(f"test/{name}/0.png", name, 1, 0.5), records.Score("test/good/0.png", "good", 0, 0.25)]
+    records.write(tmp_path, record, rows)
+    with records.scores_path(tmp_path, record.dataset, record.run_id, record.category).open(newline="") as file:
+        assert [row["defect"] for row in csv.DictReader(file)] == [name, "good"]
+
+
 def test_equal_content_gives_equal_bytes(record: Record, tmp_path: Path) -> None:
     maps = {"a.png": np.eye(3, dtype=np.float32)}
     backwards = replace(

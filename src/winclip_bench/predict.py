@@ -114,7 +114,11 @@ def predict_by_head(head: TrainedHead, images: Sequence[Path], out: Path) -> lis
 
 def _write(out: Path, rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    # Python quotes a carriage return only if lines end with one, and readers take it for the end of a line.
+    returns = any("\r" in row["path"] for row in rows)
+    writer = csv.DictWriter(
+        table, list(rows[0]), lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+    )
     writer.writeheader()
     writer.writerows({**row, "path": _no_formula(row["path"])} for row in rows)
     write_atomically(out / "predictions.csv", table.getvalue().encode("utf-8", "surrogateescape"))

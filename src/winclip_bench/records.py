@@ -341,15 +341,17 @@ def finished(results_dir: Path, dataset: str, run_id: str, category: str) -> Rec
 
 def _scores_csv(scores: Iterable[Score]) -> bytes:
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     scores = list(scores)
     decided = any(score.predicted is not None for score in scores)
-    rows.writerow(Score._fields if decided else Score._fields[:-1])
+    plain.writerow(Score._fields if decided else Score._fields[:-1])
     for path, defect, label, image_score, predicted in scores:
         if not math.isfinite(image_score):
             raise InputError(f"the image score of {printable(path)} is {image_score}: check this image and the weights")
-        row = (path, defect, int(label), repr(float(image_score)))
-        rows.writerow((*row, predicted or "") if decided else row)
+        row = (path, defect, int(label), repr(float(image_score)), *([predicted or ""] if decided else []))
+        # Python quotes a carriage return only if lines end with one, and readers take it for the end of a line.
+        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
     return _encode(text.getvalue())
 
 

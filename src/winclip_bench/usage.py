@@ -31,8 +31,8 @@ def help_text() -> str:
         "Zero- and few-shot anomaly detection with CLIP, measured: `python run.py` runs the embedded demo.",
         "",
         "  python run.py dataset=mvtec k_shot=4            one run",
-        "  python run.py -m k_shot=0,1,2,4 dataset=mvtec   a sweep: a run for each value; on a cluster too, with",
-        "                                                  hydra/launcher=submitit_slurm or ray, split_categories=true",
+        "  python run.py -m k_shot=0,1,2,4 dataset=mvtec   a sweep: a run for each value",
+        "  … hydra/launcher=submitit_slurm                 its jobs on a cluster, or with =ray; docs/scale.md",
         "  python -m winclip_bench.status                  what is finished, running, failed or missing",
         "  python run.py --cfg job …                       every setting and its value, without running",
         "  winclip-bench predict --help                    scores and heatmaps of your own images",
@@ -42,7 +42,10 @@ def help_text() -> str:
         lines += _labelled(axis, "  ".join(names))
     numbers = "k_shot=0  seed=0  scales=[2,3]  dataset.root=…  dataset.categories=[a,b]  references.file=…"
     lines += _labelled("and", numbers)
-    lines += _labelled("output", "results_dir=results  save_maps=true  pictures=24  force=true  runtime.cache_dir=…")
+    lines += _labelled(
+        "output",
+        "results_dir=results  save_maps=true  pictures=24  force=true  split_categories=true  runtime.cache_dir=…",
+    )
     lines += ["", "conf/ and docs/ explain them. The same command again continues what is not finished."]
     return "\n".join(lines)
 

@@ -104,7 +104,8 @@ def file(folder: Path, name: str, content: bytes) -> Path:
 
 
 def _write_shard(folder: Path) -> tuple[Path, Path]:
-    """A shard of two items as the store writes it: its manifest and its array."""
+    """A shard of two items as the store writes it: its manifest and its array, below this folder."""
+    folder = folder / ("0" * 16) / "image"  # which a manifest names
     items = [Item("a", 1, {"corners": [[0, 0]], "size": [8, 8], "original_size": [8, 8]}), Item("b", 2, {})]
     Shards(folder).write(items, np.arange(6, dtype=np.float32).reshape(3, 2))
     return next(folder.glob("*.json")), next(folder.glob("*.npy"))
@@ -130,7 +131,7 @@ def _check_manifest(content: bytes) -> bool:
         with scratch() as folder:
             manifest, array = _write_shard(folder)
             manifest.write_bytes(_with_digest(content, array) if signed else content)
-            found = _use_shards(folder)
+            found = _use_shards(manifest.parent)
     return found
 
 
@@ -146,7 +147,7 @@ def _check_array(content: bytes) -> bool:
     with scratch() as folder:
         manifest, path = _write_shard(folder)
         path.write_bytes(content)
-        found = _use_shards(folder)
+        found = _use_shards(manifest.parent)
     with scratch() as folder:  # and with a manifest that fits
         manifest, path = _write_shard(folder)
         path.write_bytes(content)
@@ -156,7 +157,7 @@ def _check_array(content: bytes) -> bool:
             fitting = {"format": 1, "items": listed, "dtype": array.dtype.str, "shape": list(array.shape)}
             manifest.write_text(json.dumps({**fitting, "digest": "0"}))
             manifest.write_text(json.dumps({**fitting, "digest": _digest(listed, array)}))
-        _use_shards(folder)
+        _use_shards(manifest.parent)
     return found
 
 

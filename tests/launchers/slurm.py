@@ -15,7 +15,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-FOLDER = Path(os.environ["STAND_IN"])
+FOLDER = Path(os.environ.get("STAND_IN", "."))
 AT_ONCE = 2
 
 

@@ -8,11 +8,12 @@ from winclip_bench.records import run_id
 
 
 def left_in(results: Path) -> dict[str, str]:
-    """A digest of every record, apart from its timing, and of every file beside them and of every table, by name."""
-    left = {
-        f"{run}/{category}": run_id(without(record, "timing"))
-        for (run, category), record in read_records(results).items()
-    }
+    """A digest of every record, apart from its timing and the state of the checkout, and of every file beside them and
+    of every table, by name."""
+    left = {}
+    for (run, category), record in read_records(results).items():
+        del record["provenance"]["git"]
+        left[f"{run}/{category}"] = run_id(without(record, "timing"))
     for folder in ("records", "maps", "tables"):
         for path in (results / folder).rglob("*"):
             if path.is_file() and not (folder == "records" and path.suffix == ".json"):
