@@ -30,6 +30,7 @@ from winclip_bench.jobs import Asked, AskedSweep, write_sweep
 from winclip_bench.report.shared import write_shared
 
 CATEGORIES = ("tile", "wood")
+DRAWS = 25  # runs that differ in nothing but their references
 
 
 def command(*words: str) -> None:
@@ -61,7 +62,8 @@ def planned(jobs: int) -> float:
 
 
 def multiply(results: Path, runs: int) -> None:
-    """Copies of the runs in a results folder, until there are so many; their jobs are one sweep."""
+    """Put so many copies of the runs in a results folder in their place, as of ever more prompt sets and 25 draws of
+    each; their jobs are one sweep."""
     folders = sorted((results / "records" / "demo").iterdir())
     jobs = sorted((results / "jobs").iterdir())
     asked = []
@@ -72,7 +74,8 @@ def multiply(results: Path, runs: int) -> None:
         for path in target.glob("*.json"):
             content = json.loads(path.read_bytes())
             content["run_id"] = run_id
-            content["config"]["seed"] = number
+            content["config"]["seed"] = number % DRAWS
+            content["config"]["prompts"]["name"] = f"set {number // DRAWS}"
             path.write_text(json.dumps(content))
         shutil.copytree(results / "pictures" / source.name, results / "pictures" / run_id)
         job = json.loads(jobs[number % 2].read_bytes()) | {"run_id": run_id}
