@@ -1,11 +1,12 @@
-"""Several processes with the same sweep over one store and one results folder: how much sooner they are done.
+"""Several processes with one sweep over one store and one results folder: how much sooner they are done.
 
     python benchmarks/workers.py                                               1, 2 and 4 processes, the demo data
-    python benchmarks/workers.py --processes 1,8 "dataset.categories=[tile,wood]" k_shot=0,1,2
+    python benchmarks/workers.py --processes 1,8 k_shot=0,1,2
 
-Prints a markdown table. Each process has one thread and is started as a command, so that its seconds of starting count;
-warm is the same again without results. Images are duplicated that more than one process has encoded. Ratios count, not
-seconds: all rows are measured one after the other on the same machine.
+Prints a markdown table. The processes are either given the same command, all of them, or each its share of the
+categories, as `split_categories=true` does. Each has one thread and is started as a command, so that its seconds of
+starting count; warm is the same again without results. Images are duplicated that more than one process has encoded.
+Ratios count, not seconds: all rows are measured one after the other on the same machine.
 """
 
 import argparse
@@ -25,18 +26,19 @@ from winclip_bench.data.demo import write_demo
 COMMAND = "from winclip_bench.cli import command; command()"
 
 
-def race(count: int, words: Sequence[str]) -> tuple[float, list[int]]:
-    """Seconds until the last of `count` processes with the same command has ended, and the images that each encoded.
+def race(commands: Sequence[Sequence[str]]) -> tuple[float, list[int]]:
+    """Seconds until the last of these commands has ended, begun at once, and the images that each encoded.
 
     Raises RuntimeError with what a process said that failed.
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", COMMAND, *words]
+    python = [sys.executable, "-c", COMMAND]
     with ExitStack() as files:
-        errors = [files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(count)]
+        errors = [files.enter_context(tempfile.TemporaryFile("w+")) for _ in commands]
         start = time.perf_counter()
         processes = [
-            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment) for file in errors
+            subprocess.Popen([*python, *words], stdout=subprocess.DEVNULL, stderr=file, env=environment)
+            for words, file in zip(commands, errors, strict=True)
         ]
         for process in processes:
             process.wait()
@@ -51,20 +53,26 @@ def race(count: int, words: Sequence[str]) -> tuple[float, list[int]]:
 def rows(counts: Sequence[int], sweep: Sequence[str], data: Path, scratch: Path) -> list[str]:
     """The table; one process comes first, which the others are compared with."""
     lines = [
-        "| processes | store | seconds | ratio to one | images encoded | of them duplicated |",
-        "|---|---|---|---|---|---|",
+        "| processes | given | store | seconds | ratio to one | images encoded | of them duplicated |",
+        "|---|---|---|---|---|---|---|",
     ]
+    categories = sorted(path.name for path in data.iterdir() if path.is_dir())
     alone: dict[str, tuple[float, int]] = {}
-    for count in counts:
-        results, store = scratch / "results", scratch / f"store-{count}"
+    for count, given in [(count, given) for count in counts for given in ("the same", "their share")]:
+        if count == 1 and given != "the same":
+            continue
+        results, store = scratch / "results", scratch / f"store-{count}-{given[-4:]}"
         words = ["-m", "dataset=folder", f"dataset.root={data}", "dataset.name=demo", f"results_dir={results}"]
         words += [f"runtime.cache_dir={store}", *sweep]
+        shares = [f"dataset.categories=[{','.join(categories[number::count])}]" for number in range(count)]
+        commands = [[*words, share] if given == "their share" else words for share in shares]
         for state in ("cold", "warm"):
-            seconds, encoded = race(count, words)
+            seconds, encoded = race(commands)
             shutil.rmtree(results)
             base, needed = alone.setdefault(state, (seconds, sum(encoded)))
             ratio, duplicated = seconds / base, sum(encoded) - needed
-            lines.append(f"| {count} | {state} | {seconds:.1f} | {ratio:.2f}× | {sum(encoded)} | {duplicated} |")
+            cells = [str(count), given, state, f"{seconds:.1f}", f"{ratio:.2f}×", str(sum(encoded)), str(duplicated)]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
