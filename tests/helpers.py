@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 from tests.data.builders import paint, paint_mask
-from winclip_bench import cli, runner, sweep
+from winclip_bench import cli, reporting, runner, sweep
 from winclip_bench.config import Config
 
 REPOSITORY = Path(__file__).parents[1]
@@ -64,7 +64,11 @@ def jobs(*arguments: object) -> list[Config]:
         found.append(config)
         return 0
 
-    with mock.patch.object(runner, "run", note), mock.patch.object(sweep, "write_sweep"):  # nothing is left behind
+    with (
+        mock.patch.object(runner, "run", note),
+        mock.patch.object(sweep, "write_sweep"),  # nothing is left behind
+        mock.patch.object(reporting, "write_shared", return_value=([], [])),
+    ):
         outcome = command(*arguments)
     assert outcome.code == 0, outcome.err
     return found

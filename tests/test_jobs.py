@@ -19,6 +19,7 @@ from winclip_bench.jobs import Asked, AskedSweep, Job, job_key, read_jobs, read_
 from winclip_bench.records import write_atomically
 
 CONFIG: dict[str, Any] = {"dataset": {"name": "parts"}, "k_shot": 1, "runtime": {"precision": "fp32", "workers": 2}}
+KEY = job_key(CONFIG)
 PATIENCE = 60.0  # seconds
 
 
@@ -29,7 +30,7 @@ def finish(results: Path, *categories: str) -> None:
 
 
 def begin(results: Path, *categories: str) -> Job:
-    job = Job(results, CONFIG).__enter__()
+    job = Job(results, KEY).__enter__()
     job.over("parts", "0123456789ab", categories)
     return job
 
@@ -65,7 +66,7 @@ def test_from_the_beginning_to_the_end(tmp_path: Path) -> None:
     job = begin(tmp_path, "bolt", "nut")
     finish(tmp_path, "bolt")
     ((key, standing),) = read_jobs(tmp_path)[0].items()
-    assert (key, standing.state, standing.done, standing.categories) == (job.key, "running", 1, ("bolt", "nut"))
+    assert (key, standing.state, standing.done, standing.categories) == (KEY, "running", 1, ("bolt", "nut"))
     finish(tmp_path, "nut")
     job.__exit__(None, None, None)
     assert state(tmp_path) == "finished"
@@ -83,7 +84,7 @@ def test_from_the_beginning_to_the_end(tmp_path: Path) -> None:
     ],
 )
 def test_what_ends_a_job_is_written_down(tmp_path: Path, error: BaseException, found: str, reason: str) -> None:
-    with pytest.raises(type(error)), Job(tmp_path, CONFIG):
+    with pytest.raises(type(error)), Job(tmp_path, KEY):
         raise error
     ((_, standing),) = read_jobs(tmp_path)[0].items()
     assert (standing.state, standing.reasons) == (found, {"": reason})
@@ -105,7 +106,7 @@ def test_a_process_that_dies_on_this_machine_is_lost_at_once(tmp_path: Path) -> 
     script = "\n".join(
         [
             "import sys, time; from pathlib import Path; from winclip_bench.jobs import Job",
-            f"with Job(Path(sys.argv[1]), {CONFIG!r}) as job:",
+            f"with Job(Path(sys.argv[1]), {KEY!r}) as job:",
             "    job.over('parts', '0123456789ab', ['bolt'])",
             "    print('begun', flush=True)",
             "    time.sleep(600)",
@@ -157,7 +158,7 @@ def test_a_job_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_folder_that_refuses_costs_a_warning_and_no_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "jobs").write_text("a file")
-    with Job(tmp_path, CONFIG) as job:
+    with Job(tmp_path, KEY) as job:
         job.over("parts", "0123456789ab", ["bolt"])
         job.failed("bolt", "not today")
     (record,) = caplog.records

@@ -229,6 +229,9 @@ def test_settings_that_have_changed_since_are_not_run(parts: Path, tmp_path: Pat
     assert outcome.code == 1
     assert outcome.err.count("are no longer those that") == 2
     assert not read_records(results)
+    found, _ = read_jobs(results)
+    assert [standing.state for standing in found.values()] == ["failed", "failed"]
+    assert all("are no longer those that" in standing.reasons[""] for standing in found.values())
 
 
 def test_jobs_whose_results_are_not_seen_here_have_not_finished(parts: Path, tmp_path: Path) -> None:

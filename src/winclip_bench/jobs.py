@@ -122,13 +122,12 @@ class Job:
     Entering says that it runs, and so does a sign of life every BEAT_SECONDS; leaving says how it ended. A file system
     that refuses costs one warning, never a job.
 
-    config   as `config.as_dict` gives it
+    key      its name, as `job_key` gives it
     command  that runs it again, where it is no part of a sweep
     """
 
-    def __init__(self, results_dir: Path, config: Mapping[str, Any], command: str | None = None) -> None:
-        self.key = job_key(config)
-        self._path = Path(results_dir) / "jobs" / f"{self.key}.json"
+    def __init__(self, results_dir: Path, key: str, command: str | None = None) -> None:
+        self._path = Path(results_dir) / "jobs" / f"{key}.json"
         self._content: dict[str, Any] = {"schema": SCHEMA, "command": command, "categories": [], "reasons": {}}
         self._ended = threading.Event()
         self._refused = False

@@ -22,7 +22,7 @@ from winclip_bench.data import Category, Dataset, Digests, content_digests, find
 from winclip_bench.encoding import Encoder, Preprocessing
 from winclip_bench.errors import InputError, RunError
 from winclip_bench.evaluation import Result, evaluate
-from winclip_bench.jobs import Job
+from winclip_bench.jobs import Job, job_key
 from winclip_bench.pipelines.defect_types import curated_set
 from winclip_bench.pipelines.shared import Evaluation, Reference, listed_references
 from winclip_bench.progress import Progress
@@ -53,7 +53,7 @@ def run(config: Config, *, reports: Reports = "all", command: str | None = None)
     results_dir = Path(config.results_dir)
     records.check_writable(results_dir)
     records.safe_name(config.dataset.name, "dataset.name")
-    with Job(results_dir, as_dict(config), command) as job:
+    with Job(results_dir, job_key(as_dict(config)), command) as job:
         evaluation, selected = prepare(config)
         names = [category.name for category in selected]
         job.over(evaluation.dataset, evaluation.run_id, names)

@@ -38,7 +38,7 @@ from winclip_bench import config as configuration
 from winclip_bench.config import Config, as_dict
 from winclip_bench.data import find_root, open_dataset
 from winclip_bench.errors import InputError
-from winclip_bench.jobs import Asked, AskedSweep, Standing, job_key, read_jobs, read_sweep, write_sweep
+from winclip_bench.jobs import Asked, AskedSweep, Job, Standing, job_key, read_jobs, read_sweep, write_sweep
 from winclip_bench.records import stamps
 from winclip_bench.report.page.command import hydra_value
 from winclip_bench.reporting import Seldom, report_run, report_shared, say
@@ -47,8 +47,6 @@ _PLUGINS = {  # launcher -> the package that brings it, and our extra for it
     "hydra_plugins.hydra_submitit_launcher": "slurm",
     "hydra_plugins.hydra_ray_launcher": "ray",
 }
-
-
 _NO_PART_OF_A_GROUP = ("results_dir=", "force=", "tracker", "runtime.", "split_categories=", "hydra")
 _LONGEST_GROUP = 128  # characters, of W&B
 WAIT_SECONDS = 30.0  # that a launcher may take to begin a job when another one has ended
@@ -182,12 +180,16 @@ def _compose_again(file: Path, number: int, hydra_config: DictConfig) -> Config:
 
     sweep = _sweep_of(file)
     asked = sweep.jobs[number]
-    config = Composer(GlobalHydra.instance().config_loader(), hydra_config).compose(asked.overrides)
-    if job_key(as_dict(config)) != asked.job:
-        raise InputError(
-            f"the settings of {' '.join(asked.overrides)} are no longer those that {file} was made with; "
-            "give the command again"
-        )
+    try:
+        config = Composer(GlobalHydra.instance().config_loader(), hydra_config).compose(asked.overrides)
+        if job_key(as_dict(config)) != asked.job:
+            raise InputError(
+                f"the settings of {' '.join(asked.overrides)} are no longer those that {file} was made with; "
+                "give the command again"
+            )
+    except Exception:
+        with Job(file.parents[1], str(asked.job)):  # so that the status says why it was not begun
+            raise
     config.tracker.group = config.tracker.group or _group(sweep.command)
     return config
 
