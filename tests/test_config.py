@@ -353,9 +353,9 @@ def test_a_map_needs_something_to_be_made_of() -> None:
     assert "method.image_term" in outcome.err
 
 
-def test_a_value_without_sense_costs_only_its_own_job_of_a_sweep() -> None:
+def test_a_value_without_sense_costs_only_its_own_job_of_a_sweep(tmp_path: Path) -> None:
     with mock.patch.object(runner, "run", return_value=0) as run:
-        outcome = command("-m", "k_shot=0,-1,2")
+        outcome = command("-m", "k_shot=0,-1,2", f"results_dir={tmp_path}")
     assert [call.args[0].k_shot for call in run.call_args_list] == [0, 2]
     assert outcome.code != 0
     assert "k_shot=-1" in outcome.err
