@@ -266,6 +266,15 @@ def test_a_launcher_that_is_not_installed(parts: Path, tmp_path: Path, launcher:
     )
 
 
+def test_a_single_run_is_not_split(parts: Path, tmp_path: Path) -> None:
+    outcome = command(*arguments(parts, tmp_path / "results", "split_categories=true"))
+    assert outcome.code == 1
+    assert outcome.err.strip() == (
+        "error: split_categories=true splits the runs of a sweep, and this is a single run; add -m"
+    )
+    assert not (tmp_path / "results").exists()
+
+
 def test_packs_of_nothing_are_refused(parts: Path, tmp_path: Path) -> None:
     outcome = command(*arguments(parts, tmp_path / "results", *SWEEP, "hydra.sweeper.runs_per_job=0"))
     assert outcome.code == 1

@@ -70,7 +70,10 @@ def _task(cfg: DictConfig) -> list[int]:
     from winclip_bench.runner import run  # noqa: PLC0415  (torch takes seconds to import; --help should not)
 
     try:
-        _exit_codes.append(run(config.resolve(cfg), command=_same_command()))
+        settings = config.resolve(cfg)
+        if settings.split_categories:
+            raise InputError("split_categories=true splits the runs of a sweep, and this is a single run; add -m")
+        _exit_codes.append(run(settings, command=_same_command()))
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         _exit_codes.append(1)
@@ -115,6 +118,8 @@ def _refusal(error: Exception, arguments: Sequence[str]) -> str:
             return f"{argument} has several values; add -m for a run of each, or write {listed} for a list"
     reason = str(error.__cause__ or error).strip().partition("\n")[0]
     setting = str(error).strip().partition("\n")[0].removeprefix("Error merging override ")
+    if setting.startswith("Could not"):
+        return f"{setting.rstrip('.')}: {reason}"
     return setting if reason == setting else f"{setting} is refused: {reason}"
 
 

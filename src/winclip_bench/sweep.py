@@ -235,9 +235,8 @@ class CategorySweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Plan, write down, launch, and report what has become of it."""
         planned = list(self._plan(arguments))
-        refused = [job for job in planned if job.config is None]
-        for job in refused:
-            say(f"error: {job.asked.refused}")
+        for reason in dict.fromkeys(job.asked.refused for job in planned if job.config is None):
+            say(f"error: {reason}")
             _here.codes.append(1)
         for results_dir in dict.fromkeys(job.results_dir for job in planned if job.config is not None):
             own = [job for job in planned if job.config is None or job.results_dir == results_dir]
@@ -308,7 +307,7 @@ class CategorySweeper(Sweeper):
             returned = self.launcher.launch(overrides, initial_job_idx=first_number)
         except Exception as error:  # what became of the jobs, their own files say
             first = (str(error).strip().splitlines() or [""])[0]
-            say(f"error: the launcher has given up on a job ({type(error).__name__}: {first}); waiting for the others")
+            say(f"error: the launcher has given up on a job ({type(error).__name__}: {first})")
             self._wait(file, [number for pack in packs for number in pack], before)
             return [1]
         codes: list[int] = []
@@ -327,12 +326,16 @@ class CategorySweeper(Sweeper):
         """
         configs = [_here.planned[file, number] for number in numbers]
         keys = {job_key(as_dict(config)) for config in configs}
+        begun: list[Standing] = []
         busy = time.monotonic()
         while time.monotonic() - busy < WAIT_SECONDS:
             found = read_jobs(Path(configs[0].results_dir))[0]
+            waiting = bool(begun)
             begun = [found[key] for key in keys & found.keys() if found[key].attempt != before.get(key)]
             if not begun:
                 return
+            if not waiting:
+                say("waiting for the other jobs")
             if any(standing.state == "running" for standing in begun):
                 busy = time.monotonic()
             time.sleep(1.0)

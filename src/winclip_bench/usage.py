@@ -19,6 +19,7 @@ _LABEL = 19
 _PRESETS = ("dataset", "backbone", "prompts", "method", "protocol", "experiment", "tracker")
 _SHOWN = ("runtime.precision", "runtime.device", "stage")  # settings whose options are shown, too
 _OPTIONAL = ("experiment", "stage")  # that take null
+_LAUNCHER = "hydra/launcher"
 _FREE = ("dataset.class_names.", "protocol.class_words.")  # whose own keys are anybody's
 
 
@@ -62,10 +63,20 @@ def explain(key: str, values: Sequence[str]) -> str | None:
     'dataset=vissa: there is no such dataset; did you mean visa?'
     >>> explain("runtime.device", ["gpu"])
     'runtime.device=gpu: there is no such runtime.device; choose one of auto, cpu, cuda'
+    >>> explain("hydra/launcher", ["joblib"])
+    'hydra/launcher=joblib: there is no such launcher; choose one of basic, ray, submitit_slurm'
     """
     groups, known = options(), settings()
     if key.startswith(_FREE):
         return None
+    if key == _LAUNCHER:
+        allowed = ["basic", *sorted(_names(resources.files("winclip_bench.conf") / "hydra" / "launcher", ""))]
+        wrong = [value for value in values if value not in allowed]
+        return (
+            printable(f"{key}={wrong[0]}: there is no such launcher; choose one of {', '.join(allowed)}")
+            if wrong
+            else None
+        )
     if key not in groups and key not in known:
         candidates = [*groups, *known]
         found = get_close_matches(key, candidates, 1, 0.6) or _by_last_part(key, candidates)
