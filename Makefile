@@ -20,9 +20,9 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# Two processes of one thread each: the tests are many and small.
+# Two processes of one thread each: the tests are many and small. Modules stay whole, with what they make once.
 unit: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 audit: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'pip-audit>=2.7'

@@ -15,24 +15,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, (str(Path(no_network.__file__).parent), os.environ.get("PYTHONPATH")))
 )
 
-# Modules whose tests share what takes long to make, the longest first: one process begins with each and keeps it.
-TOGETHER = (
-    "test_reproduce.py",
-    "test_slurm.py",
-    "test_races.py",
-    "test_determinism.py",
-    "test_demo_model.py",
-    "test_golden.py",
-)
+# What takes longest comes first, so that no process of the tests ends with it.
+LONGEST = ("test_reproduce.py", "test_slurm.py", "test_races.py", "test_determinism.py", "test_kill.py", "test_ray.py")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let no second process make again what one has made, nor end with what takes longest."""
-    for item in items:
-        if item.path.name in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    items.sort(key=lambda item: TOGETHER.index(item.path.name) if item.path.name in TOGETHER else len(TOGETHER))
+    """Sort the modules by how long they take, as far as that matters."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from tests.helpers import arguments, command, jobs, read_records
+from tests.helpers import Outcome, arguments, command, jobs, read_records
 from tests.report.results import config, make_run
 from tests.security.confined import confined
 from tests.test_bad_input import Malice, one_sentence
@@ -372,6 +372,6 @@ def test_a_file_without_an_end(parts: Path, tmp_path: Path, setting: str) -> Non
     chosen = setting.format(tmp_path / "endless")
     more = ["method=defect_types", "stage=single"] if "prompts" in setting else ["k_shot=1"]
     settings = arguments(parts, tmp_path / "results", "dataset.categories=[bolt]", chosen, *more)
-    outcome = type(command())(**confined(lambda: asdict(command(*settings)), megabytes=1024))
+    outcome = Outcome(**confined(lambda: asdict(command(*settings)), megabytes=1024))
     one_sentence(outcome, setting.partition("=")[0], endless)
     assert outcome.code == 1
