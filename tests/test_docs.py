@@ -14,7 +14,8 @@ from winclip_bench import cli
 from winclip_bench.data.demo import make_sample
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-RUN = {"winclip_bench.report", "winclip_bench.claims", "winclip_bench.features"}  # from a results folder, in seconds
+# From a results folder, in seconds.
+RUN = {"winclip_bench.report", "winclip_bench.claims", "winclip_bench.features", "winclip_bench.status"}
 COMPOSED = {"winclip_bench.influence", "winclip_bench.data"}  # take the settings of run.py
 
 

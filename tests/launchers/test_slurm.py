@@ -29,7 +29,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STAND_IN", str(state))
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(sweep, "WAIT_SECONDS", 15.0)
+    monkeypatch.setattr(sweep, "WAIT_SECONDS", 25.0)
     return state
 
 
