@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,6 @@ _LARGEST_RECORD = 32 * 2**20  # bytes; real ones are a few kB
 CLASSES = "classes"  # key of the names in a file of type maps; every other key is the path of an image
 _OPTIONAL = {"typing", "summary"}  # keys of a record
 _NUMBER = (int, float)  # JSON may write 1.0 as 1
-_TRIES = 10  # whoever is still writing records after so many will look at all of them at its own end
 _ROUNDING = 1e-9  # how far outside of 0–1 a metric may lie
 _CONFIG: dict[tuple[str, ...], type] = {
     ("dataset", "name"): str,
@@ -60,8 +59,6 @@ _CONFIG: dict[tuple[str, ...], type] = {
     ("k_shot",): int,
     ("seed",): int,
 }
-
-Made = TypeVar("Made")
 
 log = logging.getLogger(__name__)
 

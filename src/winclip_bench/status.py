@@ -26,7 +26,7 @@ _ORDER: tuple[State, ...] = ("finished", "running", "failed", "stopped", "lost",
 _MEANING = {
     "stopped": "stopped from outside",
     "lost": "its process died, or its machine is out of reach",
-    "missing": "not begun",
+    "missing": "not begun, or its records have been deleted",
 }
 _MOST_ROWS = 50
 
